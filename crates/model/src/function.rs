@@ -1,0 +1,135 @@
+//! A function as it is known to everything that serves, runs or describes it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Digest, FunctionKey, RuntimeId, Timestamp};
+
+/// One version of a function: what runs, how, and in what state it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Which function.
+    pub key: FunctionKey,
+    /// What its owner chose.
+    pub config: FunctionConfig,
+    /// The code.
+    pub code: Code,
+    /// Whether it can be invoked.
+    pub state: State,
+    /// How the last change went.
+    pub last_update: UpdateStatus,
+    /// Why the state is what it is, for its owner.
+    pub state_reason: Option<StateReason>,
+    /// Changes with every change; the guard for optimistic locking.
+    pub revision_id: Uuid,
+    /// When code or configuration last changed.
+    pub last_modified: Timestamp,
+    /// Grows with every change of code or configuration: an Instance of a lower generation is
+    /// never used again.
+    pub generation: u64,
+}
+
+/// What a function's owner chose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionConfig {
+    /// The runtime.
+    pub runtime: RuntimeId,
+    /// `module.function`, or anything for a custom runtime.
+    pub handler: String,
+    /// ARN of the role the function runs as.
+    pub role: String,
+    /// Free text.
+    pub description: String,
+    /// Seconds one invocation may take.
+    pub timeout_seconds: u32,
+    /// Memory in MB.
+    pub memory_mb: u32,
+    /// Size of `/tmp` in MB.
+    pub ephemeral_mb: u32,
+    /// The machine architecture, `x86_64` or `arm64`.
+    pub architecture: Architecture,
+    /// The function's environment variables, if it was given any. Never written in the clear.
+    #[serde(skip)]
+    pub environment: Option<Environment>,
+    /// Tags of the function.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A machine architecture in Lambda's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// 64-bit x86.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit ARM.
+    Arm64,
+}
+
+impl Architecture {
+    /// The architecture this program was compiled for.
+    pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 };
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        })
+    }
+}
+
+/// Environment variables. Its `Debug` shows the names only: values are often secret.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The code of a function: a zip archive among the blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Code {
+    /// Digest of the archive; with the account it is the blob's address.
+    pub digest: Digest,
+    /// Size of the archive in bytes.
+    pub size: u64,
+}
+
+/// Whether a function can be invoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// It is being created.
+    Pending,
+    /// It can be invoked.
+    Active,
+    /// It could not be created.
+    Failed,
+}
+
+/// How the last change of a function went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateStatus {
+    /// The change is under way.
+    InProgress,
+    /// The change is done.
+    Successful,
+    /// The change failed.
+    Failed,
+}
+
+/// Why a function is in its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReason {
+    /// For people.
+    pub text: String,
+    /// For programs, for example `Creating`.
+    pub code: String,
+}
