@@ -1,0 +1,212 @@
+//! The server's handle of the launcher.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
+};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use crate::wire::{FDS_LIMIT, Greeting, MESSAGE_LIMIT, Request, receive, send, send_bytes};
+use crate::{CpuQuota, Error, LauncherOptions, Report, Sandbox, Spec};
+
+/// How long the launcher may take to clean up after a dead one and to try the host.
+const START_TIME: Duration = Duration::from_secs(20);
+/// How long a request may wait for the launcher to take earlier ones.
+const SEND_TIME: Duration = Duration::from_secs(5);
+/// How long the launcher may take to end everything.
+const STOP_TIME: Duration = Duration::from_secs(10);
+/// Numbers that a program may be given for its descriptors.
+const FD_NUMBERS: std::ops::Range<RawFd> = 0..64;
+
+/// The server's handle of its launcher; clones share it, and the last one to go ends it.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    shared: Arc<Control>,
+}
+
+/// The open socket to a running launcher.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: OwnedFd,
+    pidfd: OwnedFd,
+    pid: u32,
+    report: Report,
+    next: AtomicU64,
+}
+
+impl Launcher {
+    /// Starts `exe __launcher`, which cleans what a dead one of this owner left, and waits until it
+    /// is ready.
+    pub fn start(exe: &Path, options: &LauncherOptions) -> Result<Self, Error> {
+        check_options(options)?;
+        let (socket, there) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|error| Error::Start(error.into()))?;
+        let child = Command::new(exe)
+            .arg0("lacewing")
+            .arg("__launcher")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(there))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(Error::Start)?;
+        let pid = child.id();
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Error::Gone)?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| Error::Start(e.into()))?;
+        let mut control =
+            Control { socket, pidfd, pid, report: Report::default(), next: AtomicU64::new(0) };
+        control.report = control.greet(options)?;
+        Ok(Self { shared: Arc::new(control) })
+    }
+
+    /// Returns what the launcher found about this host.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.shared.report
+    }
+
+    /// Returns the launcher's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.shared.pid
+    }
+
+    /// Asks for a sandbox with these descriptors inside; everything later comes as its events.
+    ///
+    /// Waits only while the launcher has too many earlier requests to take another.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the descriptors are given away: a copy kept here would hide the end of a pipe"
+    )]
+    pub fn spawn(&self, spec: &Spec, fds: Vec<(OwnedFd, RawFd)>) -> Result<Sandbox, Error> {
+        check_spec(spec, &fds)?;
+        let flags = SocketFlags::CLOEXEC;
+        let (status, inside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|error| Error::Send(error.into()))?;
+        rustix::io::ioctl_fionbio(&status, true).map_err(|error| Error::Send(error.into()))?;
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let numbers = fds.iter().map(|(_, number)| *number).collect();
+        let request = Request::Spawn { id, spec: Box::new(spec.clone()), fds: numbers };
+        let mut rights: Vec<BorrowedFd<'_>> = vec![inside.as_fd()];
+        rights.extend(fds.iter().map(|(fd, _)| fd.as_fd()));
+        let bytes = serde_json::to_vec(&request).map_err(|error| Error::Send(error.into()))?;
+        if bytes.len() > MESSAGE_LIMIT {
+            return Err(Error::TooLarge { size: bytes.len(), limit: MESSAGE_LIMIT });
+        }
+        let sent = send_bytes(self.shared.socket.as_fd(), &bytes, &rights, SendFlags::empty());
+        sent.map_err(refused)?;
+        Ok(Sandbox::new(status, spec.name.clone(), id, Arc::clone(&self.shared)))
+    }
+
+    /// Ends every sandbox and the launcher, and waits until they are gone.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+}
+
+// === Control ===
+
+impl Control {
+    fn greet(&self, options: &LauncherOptions) -> Result<Report, Error> {
+        set_socket_timeout(&self.socket, Timeout::Send, Some(SEND_TIME))
+            .and_then(|()| set_socket_timeout(&self.socket, Timeout::Recv, Some(START_TIME)))
+            .map_err(|error| Error::Start(error.into()))?;
+        send(self.socket.as_fd(), &Request::Options(options.clone()), &[], SendFlags::empty())
+            .map_err(Error::Start)?;
+        let mut buffer = vec![0; MESSAGE_LIMIT];
+        match receive(self.socket.as_fd(), &mut buffer, RecvFlags::empty()) {
+            Ok(Some((Greeting::Serving(report), _))) => Ok(report),
+            Ok(Some((Greeting::Refused(reason), _))) => Err(Error::Refused(reason)),
+            Ok(None) => Err(Error::Gone),
+            Err(error) => Err(Error::Protocol(error.to_string())),
+        }
+    }
+
+    pub(crate) fn kill(&self, id: u64, flags: SendFlags) -> io::Result<()> {
+        send(self.socket.as_fd(), &Request::Kill { id }, &[], flags)
+    }
+
+    pub(crate) fn terminate(&self, id: u64) -> io::Result<()> {
+        send(self.socket.as_fd(), &Request::Terminate { id }, &[], SendFlags::empty())
+    }
+
+    pub(crate) fn quota(&self, id: u64, quota: Option<CpuQuota>) -> io::Result<()> {
+        send(self.socket.as_fd(), &Request::Quota { id, quota }, &[], SendFlags::empty())
+    }
+
+    fn stop(&self) {
+        // The end of the socket is the launcher's sign to end; it may be gone already.
+        shutdown(&self.socket, Shutdown::Both).ok();
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let most = Timespec::try_from(STOP_TIME).ok();
+        if !matches!(poll(&mut ended, most.as_ref()), Ok(1)) {
+            // Its sandboxes end with it; what stays of their cgroups the next start removes.
+            pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
+        }
+        // Reaped by an earlier call otherwise.
+        waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).ok();
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn refused(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS) => Error::Busy,
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::Gone,
+        Some(libc::EMSGSIZE) => Error::TooLarge { size: 0, limit: MESSAGE_LIMIT },
+        _ => Error::Send(error),
+    }
+}
+
+fn check_options(options: &LauncherOptions) -> Result<(), Error> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if !(8..=40).contains(&options.owner.len()) || !options.owner.chars().all(good) {
+        return Err(Error::Invalid("the owner must match [a-z0-9]{8,40}".to_owned()));
+    }
+    if options.uid_count == 0 || options.uid_base.checked_add(options.uid_count).is_none() {
+        return Err(Error::Invalid("the range of uids is empty or too long".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_spec(spec: &Spec, fds: &[(OwnedFd, RawFd)]) -> Result<(), Error> {
+    let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !(1..=64).contains(&spec.name.len())
+        || !spec.name.chars().all(good)
+        || spec.name.starts_with('.')
+    {
+        return invalid("the name must match [A-Za-z0-9_-][A-Za-z0-9._-]{0,63}");
+    }
+    if !spec.argv.first().is_some_and(|program| program.starts_with('/')) {
+        return invalid("the program must be an absolute path");
+    }
+    if fds.len() + spec.listeners.len() + 8 > FDS_LIMIT {
+        return invalid("too many descriptors and listeners");
+    }
+    let mut numbers: Vec<RawFd> = fds.iter().map(|(_, number)| *number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    if numbers.len() != fds.len() || numbers.iter().any(|number| !FD_NUMBERS.contains(number)) {
+        return invalid("the numbers of descriptors must differ and be below 64");
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The launcher's start: its socket, its mount namespace, its cgroups, and what the host can do.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::event::epoll;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
+
+use crate::cgroup::{Layout, Tree};
+use crate::probe::{self, Findings};
+use crate::step::{Failure, Step};
+use crate::wire::{MESSAGE_LIMIT, Request, Status, receive};
+use crate::{
+    Identity, Isolation, LauncherOptions, Limits, Report, Spec, TmpFs, root, seccomp, sys,
+};
+
+use super::{State, Uids};
+
+/// Takes the control socket from standard input and reads the options from it.
+pub(super) fn control() -> Result<(OwnedFd, LauncherOptions), Failure> {
+    let control = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).step("take the control socket")?;
+    let null = fs::File::open("/dev/null").step("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null).step("replace standard input")?;
+    let mut buffer = vec![0; MESSAGE_LIMIT];
+    match receive(control.as_fd(), &mut buffer, RecvFlags::empty()).step("read the options")? {
+        Some((Request::Options(options), _)) => Ok((control, options)),
+        _ => Err(Failure("no options came".to_owned())),
+    }
+}
+
+/// Cleans what a dead launcher left, prepares everything and tries it once.
+pub(super) fn open(options: LauncherOptions) -> Result<(State, Report), String> {
+    sys::block_stop_signals().map_err(|error| error.to_string())?;
+    let root = is_root();
+    let layout = Layout::read(Path::new("/"), options.cgroup_parent.as_deref());
+    let (tree, lacks) = Tree::open(&layout, &options.owner);
+    let left = tree.sweep();
+    if !left.is_empty() {
+        return Err(format!("could not end what an earlier server left in {}", left[0].display()));
+    }
+    raise_open_files();
+    let prepared = own_mounts(root).and_then(|()| root::prepare(options.root.as_deref()));
+    let landlock = sys::landlock_version();
+    let isolation = options.isolation;
+    let mut state = State {
+        root,
+        landlock: landlock > 0,
+        filter: seccomp::default_program()?,
+        uids: Uids::new(options.uid_base, options.uid_count),
+        events: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?,
+        running: std::collections::HashMap::new(),
+        leaving: Vec::new(),
+        options,
+        tree,
+    };
+    let trial = prepared.and_then(|()| state.trial()).map_err(|Failure(message)| message);
+    let report = probe::report(&Findings {
+        kind: layout.kind,
+        root,
+        uid_range: state.options.uid_base > 0 && state.options.uid_count > 0,
+        landlock,
+        trial,
+        cgroup_lacks: lacks.iter().map(|lack| lack.to_string()).collect(),
+        tree: &state.tree,
+    });
+    if isolation == Isolation::Required && !report.is_full() {
+        state.end();
+        return Err(probe::refusal(&report));
+    }
+    Ok((state, report))
+}
+
+impl State {
+    /// Builds a whole sandbox without a program, to see that it can be done.
+    fn trial(&mut self) -> Result<(), Failure> {
+        let (status, inside) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .step("socketpair")?;
+        self.build(0, &trial_spec(), &inside, Vec::new()).map_err(Failure)?;
+        drop(inside);
+        let mut buffer = vec![0; 4096];
+        let mut ended = Err(Failure("the trial sandbox ended without a word".to_owned()));
+        loop {
+            match receive(status.as_fd(), &mut buffer, RecvFlags::empty()).step("read status")? {
+                Some((Status::Ready { .. }, _)) => {}
+                Some((Status::Ended { .. }, _)) => ended = Ok(()),
+                Some((Status::Failed { message }, _)) => ended = Err(Failure(message)),
+                None => break,
+            }
+        }
+        while !self.running.is_empty() || !self.leaving.is_empty() {
+            for token in self.wait(None).step("wait for the trial")? {
+                self.ended(token);
+            }
+        }
+        ended
+    }
+}
+
+fn trial_spec() -> Spec {
+    Spec {
+        name: "trial".to_owned(),
+        hostname: "trial".to_owned(),
+        argv: Vec::new(),
+        env: Vec::new(),
+        cwd: "/".to_owned(),
+        mounts: Vec::new(),
+        tmp: TmpFs { bytes: 1 << 20, inodes: 16 },
+        identity: Identity::default(),
+        limits: Limits {
+            memory_bytes: 64 << 20,
+            pids: 8,
+            cpu_weight: 100,
+            cpu_quota: None,
+            open_files: 64,
+            memlock: 0,
+            stack: 1 << 20,
+            core: 0,
+            nproc: None,
+        },
+        listeners: vec![1],
+    }
+}
+
+fn is_root() -> bool {
+    let able = capabilities(None).is_ok_and(|sets| {
+        sets.effective.contains(CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID)
+    });
+    geteuid().is_root() && able
+}
+
+/// Leaves the host's mount namespace; without root by a user namespace in which we are 0.
+fn own_mounts(root: bool) -> Result<(), Failure> {
+    if root {
+        return sys::unshare(UnshareFlags::NEWNS).step("unshare mounts");
+    }
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).step("unshare user and mounts")?;
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1\n")),
+        ("gid_map", format!("0 {gid} 1\n")),
+    ] {
+        fs::write(format!("/proc/self/{file}"), text).step_of("write", file)?;
+    }
+    Ok(())
+}
+
+/// Each sandbox holds two descriptors here.
+fn raise_open_files() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    // With fewer there are fewer sandboxes, and the one too many is told so.
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).ok();
+}

@@ -1,0 +1,55 @@
+//! Which host uid each living sandbox has: no two share one, and a freed one rests longest.
+
+use std::collections::VecDeque;
+
+/// A range of uids, as slots counted from 0.
+#[derive(Debug)]
+pub(super) struct Uids {
+    base: u32,
+    free: VecDeque<u32>,
+}
+
+impl Uids {
+    /// Makes a range of `count` uids from `base`.
+    pub(super) fn new(base: u32, count: u32) -> Self {
+        Self { base, free: (0..count).collect() }
+    }
+
+    /// Takes the slot that has been free longest.
+    pub(super) fn acquire(&mut self) -> Option<u32> {
+        self.free.pop_front()
+    }
+
+    /// Gives a slot back, once no process and no file of it is left.
+    pub(super) fn release(&mut self, slot: u32) {
+        self.free.push_back(slot);
+    }
+
+    /// Tells the host uid (and gid) of a slot.
+    pub(super) fn host(&self, slot: u32) -> u32 {
+        self.base.saturating_add(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_used_once_at_a_time() {
+        let mut uids = Uids::new(1000, 2);
+        let (first, second) = (uids.acquire().unwrap(), uids.acquire().unwrap());
+        assert_ne!(uids.host(first), uids.host(second));
+        assert_eq!(uids.acquire(), None);
+        uids.release(first);
+        assert_eq!(uids.acquire(), Some(first));
+    }
+
+    #[test]
+    fn a_freed_uid_rests_longest() {
+        let mut uids = Uids::new(1000, 3);
+        let first = uids.acquire().unwrap();
+        uids.release(first);
+        assert_ne!(uids.acquire(), Some(first));
+    }
+}

@@ -1,0 +1,58 @@
+//! Tests of `probe`.
+
+use std::path::Path;
+
+use super::*;
+use crate::cgroup::Layout;
+
+fn found(trial: Result<(), String>, tree: &Tree) -> Findings<'_> {
+    let kind = Kind::None;
+    Findings {
+        kind,
+        root: true,
+        uid_range: true,
+        landlock: 0,
+        trial,
+        cgroup_lacks: Vec::new(),
+        tree,
+    }
+}
+
+fn no_tree() -> Tree {
+    Tree::open(&Layout::read(Path::new("/nonexistent"), None), "owner001").0
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_remedy() {
+    let tree = no_tree();
+    let report = report(&found(Err("clone: Operation not permitted".to_owned()), &tree));
+    assert!(!report.is_full());
+    for feature in report.features.iter().filter(|feature| !feature.in_force) {
+        let remedy = feature.remedy.as_deref().unwrap();
+        assert!(remedy.ends_with('.') && !feature.detail.is_empty(), "{feature:?}");
+    }
+    let text = refusal(&report);
+    for name in ["namespaces", "clone: Operation not permitted", "cgroup-memory", "cgroup-pids"] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    assert!(!text.contains("landlock"), "{text}");
+}
+
+#[test]
+fn landlock_is_reported_but_not_required() {
+    let tree = no_tree();
+    let report = report(&found(Ok(()), &tree));
+    let landlock = report.features.iter().find(|feature| feature.name == "landlock").unwrap();
+    assert!(!landlock.in_force && !landlock.required);
+    assert!(report.missing().all(|feature| feature.name.starts_with("cgroup-")));
+}
+
+#[test]
+fn an_ordinary_user_is_never_full() {
+    let tree = no_tree();
+    let mut found = found(Ok(()), &tree);
+    found.root = false;
+    let report = report(&found);
+    assert!(!report.is_full());
+    assert!(refusal(&report).contains("ordinary user"));
+}

@@ -1,0 +1,180 @@
+//! The file system that a sandbox sees.
+//!
+//! The launcher prepares a *template* once, in its own mount namespace: a tmpfs with the mount
+//! points, the host's programs bound read-only and five device nodes. Each sandbox copies that tree
+//! with one call, adds what is its own, makes it its root and lets go of everything else. The
+//! copies inherit the flags locked, so nobody inside can loosen them.
+//!
+//! A process whose user is not mapped cannot create files in a tmpfs of its user namespace
+//! (EOVERFLOW), therefore the skeleton is made by the launcher. See mount_namespaces(7).
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, move_mount, open_tree, unmount,
+};
+
+use crate::step::{Failure, Step};
+use crate::{Identity, Mount, Spec, sys};
+
+/// A directory that every Linux has and that no `Spec` has a reason to name.
+const TEMPLATE: &str = "/sys/kernel";
+const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+const EMPTY: [&str; 11] = [
+    "dev",
+    "dev/shm",
+    "etc",
+    "opt",
+    "proc",
+    "tmp",
+    "var",
+    "var/lang",
+    "var/runtime",
+    "var/task",
+    "var/tmp",
+];
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+];
+
+const READ_ONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+const NO_SUID: u64 = MountAttrFlags::MOUNT_ATTR_NOSUID.bits() as u64;
+const NO_DEV: u64 = MountAttrFlags::MOUNT_ATTR_NODEV.bits() as u64;
+const NO_EXEC: u64 = MountAttrFlags::MOUNT_ATTR_NOEXEC.bits() as u64;
+
+/// Prepares the template; the caller is in a mount namespace of its own.
+pub(crate) fn prepare(system: Option<&Path>) -> Result<(), Failure> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make mounts private")?;
+    let tmpfs = tmpfs(1 << 20, 256, 0o755, None).step("make the template")?;
+    attach(&tmpfs, Path::new(TEMPLATE)).step_of("mount the template on", TEMPLATE)?;
+    let root = Path::new(TEMPLATE);
+    let from = system.unwrap_or_else(|| Path::new("/"));
+    for name in SYSTEM {
+        system_entry(&from.join(name), &root.join(name)).step_of("prepare", name)?;
+    }
+    for name in EMPTY {
+        DirBuilder::new().mode(0o755).create(root.join(name)).step_of("prepare", name)?;
+    }
+    for name in DEVICES {
+        let point = root.join("dev").join(name);
+        File::create(&point).step_of("prepare", point.display())?;
+        bind(&Path::new("/dev").join(name), &point, NO_SUID | NO_EXEC).step_of("bind", name)?;
+    }
+    for (target, link) in LINKS {
+        symlink(target, root.join(link)).step_of("prepare", link)?;
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let top = open_tree(CWD, TEMPLATE, flags).step("open the template")?;
+    sys::mount_setattr(top.as_fd(), READ_ONLY | NO_SUID | NO_DEV, false)
+        .step("make the template read-only")
+}
+
+/// Builds the root of one sandbox from the template and makes it this process's root.
+pub(crate) fn enter(spec: &Spec) -> Result<(), Failure> {
+    let tree = copy(Path::new(TEMPLATE)).step("copy the template")?;
+    attach(&tree, Path::new(TEMPLATE)).step("mount the root")?;
+    let put = |what: io::Result<OwnedFd>, target: &Path| -> Result<(), Failure> {
+        let mounted = what.and_then(|fd| attach_inside(&fd, &tree, target));
+        mounted.step_of("mount", target.display())
+    };
+    let own = Some(spec.identity);
+    put(tmpfs(spec.tmp.bytes, spec.tmp.inodes, 0o1777, own), Path::new("/tmp"))?;
+    put(tmpfs(spec.limits.memory_bytes / 2, 1024, 0o1777, own), Path::new("/dev/shm"))?;
+    for wanted in &spec.mounts {
+        match wanted {
+            Mount::Bind { source, target, exec } => {
+                let no_exec = if *exec { 0 } else { NO_EXEC };
+                let bound = limited_copy(source, READ_ONLY | NO_SUID | NO_DEV | no_exec);
+                let bound = bound.step_of("bind", source.display())?;
+                put(Ok(bound), target)?;
+            }
+            Mount::Tmpfs { target, bytes, mode } => {
+                put(tmpfs(*bytes, spec.tmp.inodes, *mode, own), target)?;
+            }
+        }
+    }
+    put(proc(), Path::new("/proc"))?;
+    rustix::process::fchdir(&tree).step("enter the root")?;
+    // The old root ends up on top of the new one, where the next call takes it off.
+    rustix::process::pivot_root(".", ".").step("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).step("let go of the host's root")?;
+    rustix::process::chdir("/").step("enter the root")
+}
+
+/// Repeats one entry of the host's root: a link stays a link, a directory is bound.
+fn system_entry(source: &Path, target: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(source) else { return Ok(()) };
+    if found.is_symlink() {
+        return symlink(fs::read_link(source)?, target);
+    }
+    fs::create_dir(target)?;
+    fs::set_permissions(target, Permissions::from_mode(0o755))?;
+    bind(source, target, READ_ONLY | NO_SUID | NO_DEV)
+}
+
+fn bind(source: &Path, target: &Path, set: u64) -> io::Result<()> {
+    attach(&limited_copy(source, set)?, target)
+}
+
+/// Copies a mount with all below it and sets flags on all of them.
+fn limited_copy(source: &Path, set: u64) -> io::Result<OwnedFd> {
+    let tree = copy(source)?;
+    sys::mount_setattr(tree.as_fd(), set, true)?;
+    Ok(tree)
+}
+
+fn copy(source: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, source, flags)?)
+}
+
+fn tmpfs(bytes: u64, inodes: u64, mode: u32, owner: Option<Identity>) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key: &str, value: String| fsconfig_set_string(context.as_fd(), key, value);
+    set("size", bytes.to_string())?;
+    set("nr_inodes", inodes.to_string())?;
+    set("mode", format!("{mode:o}"))?;
+    if let Some(owner) = owner {
+        set("uid", owner.uid.to_string())?;
+        set("gid", owner.gid.to_string())?;
+    }
+    finish(&context, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)
+}
+
+fn proc() -> io::Result<OwnedFd> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    finish(&context, flags | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+}
+
+fn finish(context: &OwnedFd, flags: MountAttrFlags) -> io::Result<OwnedFd> {
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
+}
+
+fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    Ok(move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Mounts below the new root; a link in what a function brought must not lead out of it.
+fn attach_inside(tree: &OwnedFd, root: &OwnedFd, target: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let point = openat2(root, target, flags, Mode::empty(), resolve)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, "", point, "", flags)?)
+}

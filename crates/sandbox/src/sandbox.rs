@@ -1,0 +1,176 @@
+//! The server's handle of one sandbox: its events, its gauges, its end.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::client::Control;
+use crate::wire::{Ended, Gauge, Status, receive};
+use crate::{CpuQuota, gauges};
+
+/// Longest status message: a failure in words.
+const STATUS_LIMIT: usize = 16 * 1024;
+
+/// What happened to a sandbox.
+#[derive(Debug)]
+pub enum Event {
+    /// Everything is in place and the program starts.
+    Ready {
+        /// One listening (non-blocking) socket for each port of the `Spec`, in its order.
+        listeners: Vec<TcpListener>,
+    },
+    /// It could not be built, or its program could not be run.
+    Failed {
+        /// The step that failed and why.
+        message: String,
+    },
+    /// The program ended by itself.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+    /// The program was ended by a signal.
+    Signaled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Nothing is left of it.
+    Gone,
+}
+
+/// Memory of all processes of one sandbox.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct MemoryUse {
+    /// Bytes now.
+    pub current: u64,
+    /// Most bytes ever.
+    pub peak: u64,
+    /// How many processes the kernel killed for lack of memory.
+    pub oom_kills: u64,
+}
+
+/// One sandbox; dropping it kills everything inside.
+///
+/// Its descriptor is readable when there is an event.
+#[derive(Debug)]
+pub struct Sandbox {
+    status: OwnedFd,
+    name: String,
+    id: u64,
+    control: Arc<Control>,
+    gauges: OnceLock<Vec<(Gauge, OwnedFd)>>,
+    /// What init read when the program had ended, before the cgroup went away.
+    last: OnceLock<MemoryUse>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(status: OwnedFd, name: String, id: u64, control: Arc<Control>) -> Self {
+        let (gauges, last) = (OnceLock::new(), OnceLock::new());
+        Self { status, name, id, control, gauges, last }
+    }
+
+    /// Returns the next event if there is one.
+    ///
+    /// `Ready` comes first, or `Failed`; then once `Exited`, `Signaled` or `Failed` (the program could
+    /// not be run); then `Gone`, for ever. After a kill `Gone` comes alone.
+    pub fn try_event(&self) -> io::Result<Option<Event>> {
+        let mut buffer = vec![0; STATUS_LIMIT];
+        match receive(self.status.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
+            Ok(Some((status, fds))) => Ok(Some(self.event(status, fds))),
+            Ok(None) => Ok(Some(Event::Gone)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the name from the `Spec`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Kills everything inside, also when it is frozen.
+    pub fn kill(&self) {
+        // Without a launcher nothing of it lives.
+        self.control.kill(self.id, SendFlags::empty()).ok();
+    }
+
+    /// Sends SIGTERM to the program.
+    pub fn terminate(&self) {
+        // Without a launcher nothing of it lives.
+        self.control.terminate(self.id).ok();
+    }
+
+    /// Changes the hard bound on processor time; without effect where [`Cpu::Fair`] is chosen.
+    ///
+    /// [`Cpu::Fair`]: crate::Cpu::Fair
+    pub fn limit_cpu(&self, quota: Option<CpuQuota>) -> io::Result<()> {
+        self.control.quota(self.id, quota)
+    }
+
+    /// Reads the memory gauges; after the end of the program what init read last.
+    ///
+    /// `Unsupported` before `Ready` and where there is no memory cgroup. After a kill there is nothing
+    /// left to read: whoever wants to know asks before.
+    pub fn memory(&self) -> io::Result<MemoryUse> {
+        match self.last.get() {
+            Some(last) => Ok(*last),
+            None => gauges::memory(self.gauges()),
+        }
+    }
+
+    /// Reads the processor time used so far, while the sandbox lives.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        gauges::cpu_time(self.gauges())
+    }
+
+    fn gauges(&self) -> &[(Gauge, OwnedFd)] {
+        self.gauges.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn event(&self, status: Status, mut fds: Vec<OwnedFd>) -> Event {
+        match status {
+            Status::Ready { listeners, gauges } => {
+                let rest = fds.split_off(listeners.min(fds.len()));
+                // Init says it once.
+                self.gauges.set(gauges.into_iter().zip(rest).collect()).ok();
+                Event::Ready { listeners: fds.into_iter().map(TcpListener::from).collect() }
+            }
+            Status::Failed { message } => Event::Failed { message },
+            Status::Ended { how, memory } => {
+                if let Some(memory) = memory {
+                    // The program ends once.
+                    self.last.set(memory).ok();
+                }
+                match how {
+                    Ended::Exited(code) => Event::Exited { code },
+                    Ended::Signaled(signal) => Event::Signaled { signal },
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Never waits: if the request cannot be sent, init sees that this end of its socket is gone.
+        self.control.kill(self.id, SendFlags::DONTWAIT).ok();
+    }
+}
+
+impl AsFd for Sandbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+}
+
+impl AsRawFd for Sandbox {
+    fn as_raw_fd(&self) -> RawFd {
+        self.status.as_raw_fd()
+    }
+}

@@ -1,0 +1,13 @@
+//! Sandboxes on this host: what they can, what they cannot, and that nothing stays of them.
+//!
+//! Every test starts a launcher of its own with an owner of its own. Where the host cannot isolate
+//! fully the tests say so and pass.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests too")]
+
+mod cgroup;
+mod confinement;
+mod lifecycle;
+mod program;
+mod speed;
+mod support;
