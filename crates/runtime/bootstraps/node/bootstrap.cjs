@@ -1,0 +1,480 @@
+'use strict';
+// Runs the handler of one Lambda function under Node.js 18 or later.
+//
+// Started as `node /var/runtime/bootstrap.cjs` with the socket to the server as file descriptor 3.
+// It loads the handler that `_HANDLER` names, says so, and then answers one invocation after another
+// until the socket ends. What a handler can observe (module lookup, context object, error documents,
+// console, when an invocation is over) is as Lambda's own runtime has it; the yardstick is the npm
+// package `aws-lambda-ric`.
+//
+// It waits for the next invocation in a blocking read: between invocations no timer fires and no
+// callback runs, as in Lambda, where the whole environment is frozen then. It never talks to a
+// network, never needs a package, and never runs two invocations at a time.
+//
+// The frames on the socket, and why things are as they are: docs/design/003-bootstraps.md.
+
+const fs = require('fs');
+const path = require('path');
+const util = require('util');
+
+const SOCKET = 3;
+const INVOKE = 1;
+const READY = 1, INIT_ERROR = 2, RESPONSE = 3, ERROR = 4;
+const MOST_IN_A_FRAME = 0xffff0000;
+
+const taskRoot = process.env.LAMBDA_TASK_ROOT ?? '/var/task';
+const nodeVersion = Number(/nodejs(\d+)/.exec(process.env.AWS_EXECUTION_ENV ?? '')?.[1] ??
+  process.versions.node.split('.')[0]);
+
+// --- Frames ---------------------------------------------------------------------------------------
+
+const incoming = Buffer.allocUnsafeSlow(65536);
+const outgoing = Buffer.allocUnsafeSlow(65536);
+
+let frame = incoming;
+
+/** Reads a frame, its length included, into `frame`; gives its end, or 0 when the server has gone. */
+function receive() {
+  let have = 0;
+  while (have < 4) {
+    const read = fs.readSync(SOCKET, incoming, have, incoming.length - have, null);
+    if (read === 0) return 0;
+    have += read;
+  }
+  const size = 4 + incoming.readUInt32LE(0);
+  if (size < have) throw new Error('two frames at once: this is not our server');
+  frame = incoming;
+  if (size > incoming.length) {
+    frame = Buffer.allocUnsafeSlow(size);
+    incoming.copy(frame, 0, 0, have);
+  }
+  while (have < size) {
+    const read = fs.readSync(SOCKET, frame, have, size - have, null);
+    if (read === 0) return 0;
+    have += read;
+  }
+  return size;
+}
+
+function writeAll(fd, data, length = data.length) {
+  for (let at = 0; at < length;) at += fs.writeSync(fd, data, at, length - at, null);
+}
+
+/** Sends a frame whose body is, for errors, the type as a string, and then the text. */
+function send(kind, text, errorType) {
+  const head = errorType === undefined ? '' : errorType;
+  let at = 5;
+  if ((text.length + head.length) * 3 + 9 <= outgoing.length) {
+    if (errorType !== undefined) {
+      const length = outgoing.write(head, at + 4);
+      outgoing.writeUInt32LE(length, at);
+      at += 4 + length;
+    }
+    at += outgoing.write(text, at);
+    outgoing.writeUInt32LE(at - 4, 0);
+    outgoing[4] = kind;
+    writeAll(SOCKET, outgoing, at);
+    return;
+  }
+  const type = Buffer.from(head);
+  const body = Buffer.from(text).subarray(0, MOST_IN_A_FRAME - type.length);
+  const prefix = Buffer.allocUnsafe(errorType === undefined ? 5 : 9);
+  const typeBytes = prefix.length === 9 ? 4 + type.length : 0;
+  prefix.writeUInt32LE(1 + typeBytes + body.length, 0);
+  prefix[4] = kind;
+  if (typeBytes > 0) prefix.writeUInt32LE(type.length, 5);
+  writeAll(SOCKET, Buffer.concat([prefix, type]));
+  writeAll(SOCKET, body);
+}
+
+// --- Errors ---------------------------------------------------------------------------------------
+
+/** An error whose name is one of Lambda's. The name comes first: the stack begins with it. */
+function runtimeError(name, message) {
+  const Kind = { [name]: class extends Error {} }[name];
+  Kind.prototype.name = `Runtime.${name}`;
+  const error = new Kind(message);
+  Error.captureStackTrace(error, runtimeError);
+  return error;
+}
+
+const escaped = (text) => text?.replace(/\x7F/g, '%7F');
+
+function looksLikeError(value) {
+  return util.types.isNativeError(value) ||
+    ['name', 'message', 'stack'].every((key) => typeof value?.[key] === 'string' && value[key] !== '');
+}
+
+/** What the caller is told of an error. */
+function errorDocument(error) {
+  try {
+    if (!looksLikeError(error)) {
+      return { errorType: typeof error, errorMessage: error.toString(), trace: [] };
+    }
+    return {
+      errorType: escaped(error.name),
+      errorMessage: escaped(error.message),
+      trace: escaped(error.stack).split('\n'),
+    };
+  } catch {
+    return {
+      errorType: 'handled',
+      errorMessage: 'the error given by the handler has a message, name or stack that cannot be read',
+    };
+  }
+}
+
+function sendError(kind, error) {
+  const document = errorDocument(error);
+  let text;
+  try {
+    text = JSON.stringify(document);
+  } catch {
+    text = '{"errorType":"handled","errorMessage":"the error given by the handler cannot be written"}';
+  }
+  send(kind, text, String(document.errorType ?? ''));
+}
+
+// --- Logs -----------------------------------------------------------------------------------------
+
+const LEVELS = { TRACE: 1, DEBUG: 2, INFO: 3, WARN: 4, ERROR: 5, FATAL: 6 };
+const TEXT_RECORD = 0xa55a0003, JSON_RECORD = 0xa55a0002;
+const REQUEST_ID = Symbol.for('aws.lambda.runtime.requestId');
+const TENANT_ID = Symbol.for('aws.lambda.runtime.tenantId');
+const logIsJson = process.env.AWS_LAMBDA_LOG_FORMAT?.toUpperCase() === 'JSON';
+
+const describedError = (error) => ({
+  errorType: error.constructor?.name ?? 'UnknownError',
+  errorMessage: error.message,
+  stackTrace: typeof error.stack === 'string' ? error.stack.split('\n') : error.stack,
+});
+
+function jsonRecord(time, level, parameters) {
+  const record = { timestamp: time, level, requestId: globalThis[REQUEST_ID] };
+  if (globalThis[TENANT_ID] != null) record.tenantId = globalThis[TENANT_ID];
+  if (parameters.length === 1) {
+    record.message = parameters[0];
+    const replaceErrors = (_, value) =>
+      value instanceof Error ? Object.assign(describedError(value), value) : value;
+    try {
+      return JSON.stringify(record, replaceErrors);
+    } catch {
+      record.message = util.format(record.message);
+      return JSON.stringify(record);
+    }
+  }
+  record.message = util.format(...parameters);
+  const error = parameters.find((parameter) => parameter instanceof Error);
+  if (error !== undefined) Object.assign(record, describedError(error));
+  return JSON.stringify(record);
+}
+
+/** One record as u32 type, u32 length, u64 microseconds, message: it stays whole, line ends and all. */
+function writeFramed(fd, level, date, text) {
+  const message = Buffer.from(logIsJson ? text : text + '\n');
+  const head = Buffer.allocUnsafe(16);
+  head.writeUInt32BE(((logIsJson ? JSON_RECORD : TEXT_RECORD) | (LEVELS[level] << 2)) >>> 0, 0);
+  head.writeUInt32BE(message.length, 4);
+  head.writeBigUInt64BE(BigInt(date.valueOf()) * 1000n, 8);
+  try {
+    writeAll(fd, Buffer.concat([head, message]));
+  } catch {
+    // The handler has closed it: its records are lost, its invocations are not.
+  }
+}
+
+function patchConsole() {
+  const fd = process.env._LAMBDA_TELEMETRY_LOG_FD;
+  delete process.env._LAMBDA_TELEMETRY_LOG_FD;
+  const write = fd === undefined
+    ? (_level, _date, text) => process.stdout.write(text.replace(/\n/g, '\r') + '\n')
+    : writeFramed.bind(undefined, Number(fd));
+  const log = (level, parameters) => {
+    const date = new Date();
+    const time = date.toISOString();
+    const text = logIsJson
+      ? jsonRecord(time, level, parameters)
+      : `${time}\t${globalThis[REQUEST_ID]}\t${level}\t${util.format(...parameters)}`;
+    write(level, date, text);
+  };
+  const least = LEVELS[process.env.AWS_LAMBDA_LOG_LEVEL?.toUpperCase()] ?? LEVELS.TRACE;
+  for (const level of Object.keys(LEVELS)) {
+    const isOn = level === 'FATAL' || LEVELS[level] >= least;
+    // A call without arguments logs `undefined`, as a missing message does.
+    console[level.toLowerCase()] = isOn
+      ? (message, ...rest) => log(level, [message, ...rest])
+      : () => {};
+  }
+  console.log = console.info;
+}
+
+function logError(what, error) {
+  const asError = error instanceof Error ? error : new Error(error);
+  if (logIsJson) {
+    console.error(asError);
+    return;
+  }
+  const withMembers = (_, value) => {
+    if (!(value instanceof Error)) return value;
+    const members = { errorType: value.name, errorMessage: value.message, code: value.code, ...value };
+    if (typeof value.stack === 'string') members.stack = value.stack.split('\n');
+    return members;
+  };
+  let text;
+  try {
+    text = JSON.stringify(asError, withMembers);
+  } catch {
+    text = JSON.stringify(errorDocument(asError));
+  }
+  console.error(what, `\t${text}`);
+}
+
+// --- The handler ----------------------------------------------------------------------------------
+
+function isOfModulePackage(file) {
+  for (let folder = path.dirname(file); !folder.endsWith('/node_modules'); folder = path.dirname(folder)) {
+    const description = path.join(folder, 'package.json');
+    if (fs.existsSync(description)) {
+      try {
+        return JSON.parse(fs.readFileSync(description, 'utf8'))?.type === 'module';
+      } catch (error) {
+        console.warn(`${description} cannot be read; it does not make its files ES modules.`, error);
+        return false;
+      }
+    }
+    if (folder === '/') break;
+  }
+  return false;
+}
+
+async function loadModule(root, name) {
+  const file = path.resolve(taskRoot, root, name);
+  if (fs.existsSync(file)) return require(file);
+  if (fs.existsSync(`${file}.js`)) {
+    return isOfModulePackage(`${file}.js`) ? import(`${file}.js`) : require(`${file}.js`);
+  }
+  if (fs.existsSync(`${file}.mjs`)) return import(`${file}.mjs`);
+  if (fs.existsSync(`${file}.cjs`)) return require(`${file}.cjs`);
+  return require(require.resolve(name, { paths: [taskRoot, root] }));
+}
+
+async function loadHandler(fullName) {
+  if (fullName.includes('..')) {
+    throw runtimeError('MalformedHandlerName', `'${fullName}' is not a valid handler name. ` +
+      'Use absolute paths when specifying root directories in handler names.');
+  }
+  const name = path.basename(fullName);
+  const root = fullName.slice(0, fullName.indexOf(name));
+  const parts = /^([^.]*)\.(.*)$/.exec(name);
+  if (parts === null) throw runtimeError('MalformedHandlerName', 'Bad handler');
+  let module;
+  try {
+    module = await loadModule(root, parts[1]);
+  } catch (error) {
+    if (error instanceof SyntaxError) throw runtimeError('UserCodeSyntaxError', error);
+    if (error?.code === 'MODULE_NOT_FOUND') throw runtimeError('ImportModuleError', error);
+    throw error;
+  }
+  const handler = parts[2].split('.').reduce((nested, key) => nested && nested[key], module);
+  if (!handler) throw runtimeError('HandlerNotFound', `${fullName} is undefined or not exported`);
+  if (typeof handler !== 'function') {
+    throw runtimeError('HandlerNotFound', `${fullName} is not a function`);
+  }
+  return handler;
+}
+
+// --- Invocations ----------------------------------------------------------------------------------
+
+const ofFunction = {
+  functionVersion: process.env.AWS_LAMBDA_FUNCTION_VERSION,
+  functionName: process.env.AWS_LAMBDA_FUNCTION_NAME,
+  memoryLimitInMB: process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+  logGroupName: process.env.AWS_LAMBDA_LOG_GROUP_NAME,
+  logStreamName: process.env.AWS_LAMBDA_LOG_STREAM_NAME,
+};
+
+function nothing() {}
+
+/** What to do when nothing is left for the event loop to do. */
+let onEmptyLoop = nothing;
+/** The invocation under way: whoever clears it must have answered it. */
+let current;
+let lastTrace = '';
+
+function parsed(text, name) {
+  if (text === '') return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`Cannot parse ${name} as json: ${error}`);
+  }
+}
+
+/** One invocation: it is answered once, whatever the handler calls how often. */
+class Invocation {
+  #context;
+  #isFinished = false;
+
+  constructor(strings, deadline) {
+    this.strings = strings;
+    this.deadline = deadline;
+  }
+
+  /** The object the handler gets; throws when the caller's parts of it are no JSON. */
+  context() {
+    const invocation = this;
+    const strings = this.strings;
+    this.#context = {
+      callbackWaitsForEmptyEventLoop: true,
+      succeed: (result) => invocation.done(null, result),
+      fail: (error) => invocation.done(error ?? 'handled'),
+      done: (error, result) => invocation.done(error, result),
+      functionVersion: ofFunction.functionVersion,
+      functionName: ofFunction.functionName,
+      memoryLimitInMB: ofFunction.memoryLimitInMB,
+      logGroupName: ofFunction.logGroupName,
+      logStreamName: ofFunction.logStreamName,
+      clientContext: parsed(strings[3], 'ClientContext'),
+      identity: parsed(strings[4], 'CognitoIdentity'),
+      invokedFunctionArn: strings[1],
+      awsRequestId: strings[0],
+      tenantId: strings[5] === '' ? undefined : strings[5],
+      getRemainingTimeInMillis: () => invocation.deadline - Date.now(),
+    };
+    return this.#context;
+  }
+
+  /** The third argument of the handler. Its result waits until the event loop is empty. */
+  callback(error, result) {
+    if (this.#isFinished) return;
+    const waits = this.#context.callbackWaitsForEmptyEventLoop;
+    if (error !== undefined && error !== null || !waits) {
+      this.done(error, result);
+      return;
+    }
+    this.#isFinished = true;
+    onEmptyLoop = () => this.#respond(result);
+  }
+
+  done(error, result) {
+    if (this.#isFinished) return;
+    this.#isFinished = true;
+    if (error !== undefined && error !== null) this.#fail(error);
+    else this.#respond(result);
+  }
+
+  #respond(result) {
+    let text;
+    try {
+      text = JSON.stringify(result === undefined ? null : result) ?? 'null';
+    } catch {
+      this.#fail(new Error('Unable to stringify response body'));
+      return;
+    }
+    this.#close();
+    send(RESPONSE, text);
+  }
+
+  #fail(error) {
+    logError('Invoke Error', error);
+    this.#close();
+    sendError(ERROR, error);
+  }
+
+  /** The next read comes after one turn of the event loop. */
+  #close() {
+    current = undefined;
+    onEmptyLoop = nothing;
+    setImmediate(next);
+  }
+}
+
+let handler;
+
+function next() {
+  const before = Date.now();
+  const end = receiveOrExit();
+  const at = 17 + frame.readUInt32LE(13);
+  const strings = frame.toString('utf8', 17, at).split('\0');
+  const deadline = frame.readUInt32LE(5) + frame.readUInt32LE(9) * 0x100000000;
+  const invocation = new Invocation(strings, deadline);
+  current = invocation;
+  globalThis[REQUEST_ID] = strings[0];
+  globalThis[TENANT_ID] = strings[5] === '' ? undefined : strings[5];
+  if (strings[2] !== lastTrace) {
+    lastTrace = strings[2];
+    if (lastTrace === '') delete process.env._X_AMZN_TRACE_ID;
+    else process.env._X_AMZN_TRACE_ID = lastTrace;
+  }
+  onEmptyLoop = () => invocation.done(null, null);
+  const payload = frame.toString('utf8', at, end);
+  // After a pause the event loop turns once first: sockets that a peer has closed meanwhile must be
+  // known before the handler uses them.
+  if (Date.now() - before > 1) setImmediate(run, invocation, payload);
+  else run(invocation, payload);
+}
+
+function run(invocation, payload) {
+  try {
+    const event = payload === '' ? {} : JSON.parse(payload);
+    const callback = (error, result) => invocation.callback(error, result);
+    const result = handler(event, invocation.context(), callback);
+    settle(invocation, result);
+  } catch (error) {
+    invocation.done(error ?? 'handled');
+  }
+}
+
+/** A promise answers; from Node.js 24 on a plain value does, too, unless there is a callback. */
+function settle(invocation, result) {
+  if (typeof result?.then === 'function') {
+    result.then((value) => invocation.done(null, value), (error) => invocation.done(error ?? 'handled'));
+  } else if (nodeVersion >= 24 && handler.length < 3) {
+    invocation.done(null, result);
+  }
+}
+
+function receiveOrExit() {
+  let end;
+  try {
+    end = receive();
+  } catch {
+    process.exit(1); // the handler has done something to the descriptor
+  }
+  if (end === 0) {
+    process.removeAllListeners('exit'); // as if frozen for good
+    process.exit(0);
+  }
+  if (frame[4] !== INVOKE) process.exit(1);
+  return end;
+}
+
+// --- Start ----------------------------------------------------------------------------------------
+
+function dieOf(what, error, code) {
+  logError(what, error);
+  if (handler === undefined) sendError(INIT_ERROR, error);
+  else if (current !== undefined) sendError(ERROR, error);
+  process.exit(code);
+}
+
+async function main() {
+  patchConsole();
+  process.on('beforeExit', () => onEmptyLoop());
+  process.on('uncaughtException', (error) => dieOf('Uncaught Exception', error, 129));
+  process.on('unhandledRejection', (reason, promise) => {
+    const error = runtimeError('UnhandledPromiseRejection', String(reason));
+    dieOf('Unhandled Promise Rejection', Object.assign(error, { reason, promise }), 128);
+  });
+  process.exitCode = 13; // should the loop run empty before the module is loaded, as Node has it
+  try {
+    handler = await loadHandler(process.env._HANDLER ?? '');
+  } catch (error) {
+    dieOf('Uncaught Exception', error, 129);
+  }
+  process.exitCode = undefined;
+  send(READY, '');
+  setImmediate(next);
+}
+
+main();

@@ -1,0 +1,83 @@
+"""Finds the interpreters to test and starts bootstraps; an absent interpreter is a skip that says so."""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from driver import BOOTSTRAPS, Bootstrap, write_files
+
+PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]
+
+
+def python_path(version):
+    """The interpreter of this version from pyenv or from PATH."""
+    pattern = os.path.expanduser("~/.pyenv/versions/%s.*/bin/python%s" % (version, version))
+    for path in sorted(glob.glob(pattern)) + [shutil.which("python" + version) or ""]:
+        if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    return None
+
+
+def pytest_generate_tests(metafunc):
+    if "python" in metafunc.fixturenames:
+        metafunc.parametrize("python", PYTHONS, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def python(request):
+    path = python_path(request.param)
+    if path is None:
+        pytest.skip("python%s is not on this machine" % request.param)
+    return path
+
+
+@pytest.fixture
+def start_python(python, tmp_path):
+    """Starts the Python bootstrap over some files; the one named in the handler must be among them."""
+    started = []
+
+    def start(files, handler="index.handler", **options):
+        if isinstance(files, str):
+            files = {"index.py": files}
+        argv = [python, "-I", "-S", "-B", BOOTSTRAPS + "/python/bootstrap.py"]
+        minor = re.search(r"3\.(\d+)$", python).group(1)
+        env = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3." + minor, **options.pop("env", {})}
+        wrapper = options.pop("wrapper", [])
+        root = write_files(tmp_path, files)
+        started.append(Bootstrap(wrapper + argv, root, handler, env, **options))
+        return started[-1]
+
+    yield start
+    for bootstrap in started:
+        bootstrap.__exit__()
+
+
+@pytest.fixture(scope="session")
+def node():
+    path = shutil.which("node")
+    if path is None:
+        pytest.skip("node is not on this machine")
+    return path
+
+
+@pytest.fixture
+def start_node(node, tmp_path):
+    """Starts the Node bootstrap over some files."""
+    started = []
+
+    def start(files, handler="index.handler", **options):
+        if isinstance(files, str):
+            files = {"index.js": files}
+        argv = [node, BOOTSTRAPS + "/node/bootstrap.cjs"]
+        env = {"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs20.x", **options.pop("env", {})}
+        wrapper = options.pop("wrapper", [])
+        root = write_files(tmp_path, files)
+        started.append(Bootstrap(wrapper + argv, root, handler, env, **options))
+        return started[-1]
+
+    yield start
+    for bootstrap in started:
+        bootstrap.__exit__()

@@ -1,0 +1,64 @@
+//! How the platform talks to what runs inside a sandbox: frames with our own bootstraps, the
+//! Lambda Runtime API with all others.
+//!
+//! Every waiting function may be dropped and called again: nothing that was read or written is
+//! lost, so that the caller waits for several things at once.
+
+mod custom;
+mod stock;
+
+use lacewing_model::{Invocation, Timestamp};
+
+pub(crate) use self::custom::Custom;
+pub(crate) use self::stock::Stock;
+pub(crate) use crate::runtime_api::{Answer, Readiness};
+
+/// The way to what runs inside.
+#[derive(Debug)]
+pub(crate) enum Channel {
+    /// One of our bootstraps.
+    Stock(Box<Stock>),
+    /// Anybody else's runtime.
+    Custom(Custom),
+}
+
+/// One invocation on its way in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) invocation: &'a Invocation,
+    pub(crate) deadline: Timestamp,
+}
+
+impl Call<'_> {
+    /// The ARN that the handler sees: with a qualifier only if the caller gave one.
+    fn arn(&self) -> String {
+        let Invocation { function, qualifier, .. } = self.invocation;
+        function.qualified_arn(qualifier.clone()).to_string()
+    }
+}
+
+impl Channel {
+    /// Waits for the end of the init phase.
+    pub(crate) async fn readiness(&mut self) -> Readiness {
+        match self {
+            Self::Stock(stock) => stock.readiness().await,
+            Self::Custom(custom) => custom.readiness().await,
+        }
+    }
+
+    /// Hands an invocation over.
+    pub(crate) fn begin(&mut self, call: &Call<'_>) {
+        match self {
+            Self::Stock(stock) => stock.begin(call),
+            Self::Custom(custom) => custom.begin(call),
+        }
+    }
+
+    /// Waits for the answer; for ever if what runs inside is gone.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        match self {
+            Self::Stock(stock) => stock.answer().await,
+            Self::Custom(custom) => custom.answer().await,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The Lambda Runtime API as a channel.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Answer, Call, Readiness};
+use crate::runtime_api::{self, Event, Shared};
+
+/// The way to a custom runtime.
+#[derive(Debug)]
+pub(crate) struct Custom(Arc<Shared>);
+
+impl Custom {
+    /// Serves the API on `listener` until `closed`.
+    pub(crate) fn open(
+        listener: TcpListener,
+        tasks: &TaskTracker,
+        closed: CancellationToken,
+    ) -> io::Result<Self> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let shared = Arc::new(Shared::default());
+        let serving = runtime_api::serve(listener, Arc::clone(&shared));
+        tasks.spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = serving => {}
+            }
+        });
+        Ok(Self(shared))
+    }
+
+    pub(super) async fn readiness(&self) -> Readiness {
+        self.0.readiness().await
+    }
+
+    pub(super) fn begin(&self, call: &Call<'_>) {
+        let invocation = call.invocation;
+        self.0.offer(Event {
+            request_id: invocation.request_id.to_string(),
+            deadline_ms: call.deadline.as_millis(),
+            arn: call.arn(),
+            trace: invocation.trace.clone(),
+            client_context: invocation.client_context.clone(),
+            payload: invocation.payload.clone(),
+        });
+    }
+
+    pub(super) async fn answer(&self) -> Answer {
+        self.0.answer().await
+    }
+}

@@ -1,0 +1,150 @@
+//! Frames over a stream socket: the warm path of the stock runtimes.
+//!
+//! No task, no lock, no copy of the payload on its way in. Buffers live as long as the sandbox.
+
+use std::future::pending;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::unix::net::UnixStream as StdStream;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::UnixStream;
+
+use lacewing_model::{FunctionError, limits};
+
+use super::{Answer, Call, Readiness};
+use crate::frames::{Decoder, Failure, FromBootstrap, Invoke};
+
+/// Least free room in the buffer before each read.
+const ROOM: usize = 16 * 1024;
+
+/// The way to one of our bootstraps.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    stream: UnixStream,
+    decoder: Decoder,
+    inbox: BytesMut,
+    /// What has not been written yet: the head of a frame, then the payload.
+    head: BytesMut,
+    payload: Bytes,
+    /// Nothing more will come; the sandbox's status says why.
+    is_closed: bool,
+    /// Something came that nobody had asked for.
+    is_broken: bool,
+}
+
+impl Stock {
+    /// Takes our end of the socket.
+    pub(crate) fn open(stream: StdStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream: UnixStream::from_std(stream)?,
+            decoder: Decoder::default(),
+            inbox: BytesMut::new(),
+            head: BytesMut::new(),
+            payload: Bytes::new(),
+            is_closed: false,
+            is_broken: false,
+        })
+    }
+
+    pub(super) async fn readiness(&mut self) -> Readiness {
+        match self.receive().await {
+            Some(FromBootstrap::Ready) => Readiness::Ready,
+            Some(FromBootstrap::InitError(failure)) => Readiness::Failed(error(failure)),
+            _ => pending().await,
+        }
+    }
+
+    pub(super) fn begin(&mut self, call: &Call<'_>) {
+        let invocation = call.invocation;
+        let mut request_id = uuid::Uuid::encode_buffer();
+        let head = Invoke {
+            deadline_ms: u64::try_from(call.deadline.as_millis()).unwrap_or(0),
+            request_id: invocation.request_id.as_uuid().hyphenated().encode_lower(&mut request_id),
+            invoked_function_arn: &call.arn(),
+            trace_id: invocation.trace.as_deref().unwrap_or_default(),
+            client_context: invocation.client_context.as_deref().unwrap_or_default(),
+            cognito_identity: "",
+            tenant_id: "",
+        };
+        let unasked = self.stream.try_read_buf(&mut self.inbox).is_ok_and(|read| read > 0);
+        self.is_broken |= unasked || !self.inbox.is_empty();
+        self.head.clear();
+        head.encode_head(invocation.payload.len(), &mut self.head);
+        self.payload = invocation.payload.clone();
+    }
+
+    pub(super) async fn answer(&mut self) -> Answer {
+        if self.is_broken {
+            return Answer::Broken;
+        }
+        self.send().await;
+        match self.receive().await {
+            Some(FromBootstrap::Response(payload)) => returned(payload),
+            Some(FromBootstrap::Error(failure)) => Answer::Failed(error(failure)),
+            Some(FromBootstrap::TooLarge(_)) => Answer::TooLarge,
+            Some(FromBootstrap::Ready | FromBootstrap::InitError(_)) | None => Answer::Broken,
+        }
+    }
+
+    /// Writes what is left to write; a peer that is gone shows when reading.
+    async fn send(&mut self) {
+        while self.head.has_remaining() || self.payload.has_remaining() {
+            let parts = [IoSlice::new(&self.head), IoSlice::new(&self.payload)];
+            match self.stream.try_write_vectored(&parts) {
+                Ok(written) => {
+                    let of_head = written.min(self.head.len());
+                    self.head.advance(of_head);
+                    self.payload.advance(written - of_head);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.stream.writable().await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    self.head.clear();
+                    self.payload = Bytes::new();
+                }
+            }
+        }
+    }
+
+    /// Reads one frame; `None` if what came is none. Waits for ever when the peer is gone.
+    async fn receive(&mut self) -> Option<FromBootstrap> {
+        loop {
+            match self.decoder.decode(&mut self.inbox) {
+                Ok(Some(frame)) => return Some(frame),
+                Ok(None) if self.is_closed => return pending().await,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "A bootstrap broke the protocol.");
+                    return None;
+                }
+            }
+            // Doubling keeps a large answer from being copied for each part of it.
+            self.inbox.reserve(ROOM.max(self.inbox.len()));
+            match self.stream.try_read_buf(&mut self.inbox) {
+                Ok(0) => self.is_closed = true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_closed = self.stream.readable().await.is_err();
+                }
+                Err(_) => self.is_closed = true,
+            }
+        }
+    }
+}
+
+fn returned(payload: Bytes) -> Answer {
+    if payload.len() as u64 > limits::SYNC_RESPONSE.as_bytes() {
+        return Answer::TooLarge;
+    }
+    Answer::Returned(payload)
+}
+
+fn error(failure: Failure) -> FunctionError {
+    FunctionError { error_type: failure.error_type, payload: failure.document }
+}

@@ -1,0 +1,255 @@
+//! One running sandbox of one version of one function.
+//!
+//! An Instance is made with its init phase done. If that failed, it is repeated inside the first
+//! invocation, under the function's own timeout, as Lambda does; the same happens when the process
+//! was found dead between two invocations. After a timeout, a crash or the end of memory an
+//! Instance is spent; after an error of the handler's own it goes on.
+//!
+//! See "Understanding the Lambda execution environment lifecycle",
+//! <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use lacewing_model::usage::Ending;
+use lacewing_model::{ByteSize, Invocation, Outcome, Result, limits};
+
+use crate::channel::{Answer, Call, Readiness};
+use crate::failure::Failure;
+use crate::log::LogWriter;
+use crate::platform_log::{self, Phase, Report, Status};
+use crate::process::{End, First, Process, StartError};
+use crate::starter::Blueprint;
+
+/// One running sandbox of one version; serves one invocation at a time.
+#[derive(Debug)]
+pub struct Instance {
+    blueprint: Blueprint,
+    log: LogWriter,
+    body: Body,
+    /// Time of the init phase, until an invocation has told it.
+    init: Option<Duration>,
+}
+
+/// What there is to serve an invocation.
+#[derive(Debug)]
+enum Body {
+    /// A process that waits for an invocation.
+    Ready(Box<Process>),
+    /// Nothing yet: the next invocation repeats the init phase.
+    Cold,
+    /// Nothing any more.
+    Spent,
+}
+
+/// How one invocation went.
+#[derive(Debug)]
+pub struct Completion {
+    /// What the caller gets.
+    pub outcome: Outcome,
+    /// The same for metering.
+    pub ending: Ending,
+    /// The last 4 KB of the invocation's log, when they were wanted.
+    pub log_tail: Option<Bytes>,
+    /// Time in the handler.
+    pub duration: Duration,
+    /// Billed time, in whole milliseconds.
+    pub billed: Duration,
+    /// Time of the init phase, when this invocation was the Instance's first.
+    pub init: Option<Duration>,
+    /// Most memory that the Instance has used so far.
+    pub max_memory: ByteSize,
+}
+
+/// What is known at the end of an invocation.
+struct Verdict {
+    result: Result<Bytes, Failure>,
+    peak: ByteSize,
+}
+
+// === Instance ===
+
+impl Instance {
+    /// Runs the init phase.
+    ///
+    /// # Errors
+    /// Only for a fault of the platform.
+    pub(crate) async fn start(blueprint: Blueprint, log: LogWriter) -> Result<Self> {
+        let mut instance = Self { blueprint, log, body: Body::Cold, init: None };
+        instance.log.platform(instance.blueprint.init_start_line());
+        let (began, result) = instance.initialise(Instant::now() + limits::INIT_TIMEOUT).await;
+        match result {
+            Ok(process) => {
+                instance.init = Some(began.elapsed());
+                instance.body = Body::Ready(process);
+            }
+            Err(Failure::Platform(error)) => return Err(error),
+            Err(failure) => instance.log_init(began.elapsed(), Phase::Init, &failure),
+        }
+        instance.log.flush();
+        Ok(instance)
+    }
+
+    /// Serves one invocation.
+    pub async fn invoke(&mut self, call: &Invocation) -> Completion {
+        let began = Instant::now();
+        let limit = self.blueprint.timeout();
+        let invocation = Call { invocation: call, deadline: self.blueprint.now().plus(limit) };
+        self.log.begin(call.request_id, call.wants_log_tail);
+        let verdict = match self.ready_process(began + limit).await {
+            Ok(process) => self.serve(process, &invocation, began + limit).await,
+            Err(failure) => {
+                self.log_start(call);
+                Verdict { result: Err(failure), peak: ByteSize::ZERO }
+            }
+        };
+        self.complete(call, verdict, began.elapsed().min(limit))
+    }
+
+    /// Whether it can serve another invocation.
+    pub fn is_reusable(&self) -> bool {
+        match &self.body {
+            Body::Ready(process) => process.is_alive(),
+            Body::Cold | Body::Spent => false,
+        }
+    }
+
+    /// Memory it uses now.
+    pub fn memory_used(&self) -> ByteSize {
+        match &self.body {
+            Body::Ready(process) => ByteSize::bytes(process.memory().current),
+            Body::Cold | Body::Spent => ByteSize::ZERO,
+        }
+    }
+
+    /// The generation of the function it runs.
+    pub fn generation(&self) -> u64 {
+        self.blueprint.function().generation
+    }
+
+    /// Ends it. Without extensions Lambda gives a runtime no warning, and neither do we.
+    pub async fn retire(mut self) {
+        if let Body::Ready(process) = std::mem::replace(&mut self.body, Body::Spent) {
+            process.kill(&mut self.log).await;
+        }
+        self.log.finish();
+    }
+
+    /// The process that serves; made now if there is none, or if it died since it last served.
+    async fn ready_process(&mut self, deadline: Instant) -> Result<Box<Process>, Failure> {
+        if let Body::Ready(process) = std::mem::replace(&mut self.body, Body::Spent) {
+            if process.is_alive() {
+                return Ok(process);
+            }
+            process.kill(&mut self.log).await;
+            self.init = None;
+        }
+        let (began, result) = self.initialise(deadline).await;
+        if let Err(failure) = &result {
+            self.log_init(began.elapsed(), Phase::Invoke, failure);
+        }
+        result
+    }
+
+    /// Makes a process and waits for the end of its init phase; also says when that began.
+    async fn initialise(&mut self, deadline: Instant) -> (Instant, Result<Box<Process>, Failure>) {
+        let asked = Instant::now();
+        if let Err(failure) = self.blueprint.check_entrypoint() {
+            return (asked, Err(failure));
+        }
+        let started = self.blueprint.start_process(deadline).await;
+        let mut process = match started {
+            Ok(process) => Box::new(process),
+            Err(StartError::Deadline) => return (asked, Err(Failure::Timeout)),
+            Err(StartError::Platform(error)) => return (asked, Err(Failure::Platform(error))),
+        };
+        let began = Instant::now();
+        let failure = match process.initialise(deadline, &mut self.log).await {
+            First::Came(Readiness::Ready) => return (began, Ok(process)),
+            First::Came(Readiness::Failed(error)) => Failure::Reported(error),
+            First::Ended(end) => Failure::Ended(end),
+            First::Deadline => Failure::Timeout,
+        };
+        process.kill(&mut self.log).await;
+        (began, Err(failure))
+    }
+
+    /// Runs one invocation in a process; keeps the process if it can serve again.
+    async fn serve(
+        &mut self,
+        mut process: Box<Process>,
+        call: &Call<'_>,
+        deadline: Instant,
+    ) -> Verdict {
+        self.log_start(call.invocation);
+        let memory = self.blueprint.memory();
+        let (result, is_spent) = match process.run(call, deadline, &mut self.log).await {
+            First::Came(Answer::Returned(payload)) => (Ok(payload), false),
+            First::Came(Answer::Failed(error)) => (Err(Failure::Reported(error)), false),
+            First::Came(Answer::TooLarge) => (Err(Failure::TooLarge), false),
+            First::Came(Answer::Broken) => (Err(Failure::Broken), true),
+            First::Ended(end) => (Err(Failure::Ended(end)), true),
+            First::Deadline => (Err(Failure::Timeout), true),
+        };
+        let peak = match &result {
+            Err(Failure::Ended(End::OutOfMemory)) => memory,
+            _ => process.peak(memory),
+        };
+        if is_spent {
+            process.kill(&mut self.log).await;
+        } else {
+            self.body = Body::Ready(process);
+        }
+        Verdict { result, peak }
+    }
+
+    /// Writes the closing lines and sums up.
+    fn complete(&mut self, call: &Invocation, verdict: Verdict, spent: Duration) -> Completion {
+        let Verdict { result, peak } = verdict;
+        let limit = self.blueprint.timeout();
+        let init = self.init.take();
+        let duration = if matches!(result, Err(Failure::Timeout)) { limit } else { spent };
+        let billed = platform_log::billed(duration, init);
+        if let Err(Failure::Timeout) = result {
+            let now = self.blueprint.now();
+            self.log.platform(platform_log::timed_out(now, call.request_id, limit));
+        }
+        let status = match &result {
+            // The handler's own errors are no failure of the platform's.
+            Ok(_) | Err(Failure::Reported(_)) => Status::Success,
+            Err(failure) => failure.status(),
+        };
+        self.log.platform(platform_log::end(call.request_id));
+        self.log.platform(platform_log::report(&Report {
+            request_id: call.request_id,
+            duration,
+            billed,
+            memory_mb: self.blueprint.function().config.memory_mb,
+            max_memory_mb: peak.as_mebibytes_rounded_up(),
+            init,
+            status,
+        }));
+        let (outcome, ending) = match result {
+            Ok(payload) => (Outcome::Returned(payload), Ending::Returned),
+            Err(failure) => {
+                if let Failure::Platform(error) = &failure {
+                    let error = error.chain();
+                    tracing::error!(error, "An Instance could not be started.");
+                }
+                (Outcome::Failed(failure.to_error(call.request_id, limit)), failure.ending())
+            }
+        };
+        let log_tail = self.log.finish();
+        Completion { outcome, ending, log_tail, duration, billed, init, max_memory: peak }
+    }
+
+    fn log_start(&mut self, call: &Invocation) {
+        self.log.platform(platform_log::start(call.request_id, self.blueprint.version()));
+    }
+
+    fn log_init(&mut self, took: Duration, phase: Phase, failure: &Failure) {
+        self.log.platform(platform_log::init_report(took, phase, failure.status()));
+    }
+}

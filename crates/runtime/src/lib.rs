@@ -1,0 +1,36 @@
+//! Runs one Instance of one function, with all of Lambda's semantics of init, invoke, logs and
+//! errors.
+//!
+//! A [`Starter`] turns a function's version into an [`Instance`]: it finds the interpreter,
+//! unpacks the code, composes the sandbox, and talks to what runs inside, over framed messages
+//! with our own bootstraps or over the Lambda Runtime API with anybody else's. Above it, `invoke`
+//! decides who serves what; below it, `sandbox` isolates and knows nothing of Lambda.
+//!
+//! It never parses a payload, never waits without a bound, and never runs two invocations in one
+//! Instance at a time. See `docs/lambda.md`.
+
+mod channel;
+mod endpoint;
+mod environment;
+mod etc;
+mod failure;
+pub mod frames;
+mod instance;
+mod layout;
+mod log;
+mod output;
+pub mod package;
+mod platform_log;
+mod process;
+mod runtime_api;
+pub mod runtimes;
+mod starter;
+pub mod telemetry_frames;
+#[cfg(test)]
+mod testing;
+
+pub use endpoint::{EndpointListener, EndpointListeners};
+pub use instance::{Completion, Instance};
+pub use log::{LogBatch, LogLine, LogReceiver};
+pub use runtimes::{Interpreter, Resolved, Runtimes};
+pub use starter::{Options, StartRequest, Starter};

@@ -1,0 +1,234 @@
+//! The function's log on its way out: lines, batches, and a bounded channel to whoever keeps them.
+//!
+//! One [`LogWriter`] belongs to one Instance. It cuts what the function prints into lines, keeps
+//! framed records whole, and sends what it has at the end of each invocation. It never waits: if
+//! nobody takes the batches, records are lost, counted, and the loss is written into the log.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use lacewing_model::{Clock, FunctionKey, RequestId, Timestamp, limits};
+
+/// Batches that may wait to be taken.
+const WAITING: usize = 1_024;
+/// A batch is sent during an invocation when it has so many bytes.
+const BATCH: usize = 64 * 1024;
+/// Bytes that one Instance keeps while nobody takes its batches.
+const KEPT: usize = 1024 * 1024;
+/// A longer line is cut.
+const LINE: usize = 64 * 1024;
+/// A record that claims to be older was not written by this Instance.
+const OLDEST: Duration = Duration::from_secs(60 * 60);
+/// What one record counts beside its text.
+const OVERHEAD: usize = 64;
+
+/// One record of a function's log, without a line end of its own; it may contain several lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was written, or read by us.
+    pub at: Timestamp,
+    /// The invocation during which it came; none during init.
+    pub request_id: Option<RequestId>,
+    /// The text, as it came.
+    pub text: Bytes,
+}
+
+/// Some records of one Instance, in order.
+#[derive(Clone, Debug)]
+pub struct LogBatch {
+    /// Whose log it is.
+    pub function: FunctionKey,
+    /// The Instance's log stream, `YYYY/MM/DD/[VERSION]HEX`.
+    pub stream: String,
+    /// The records.
+    pub lines: Vec<LogLine>,
+}
+
+/// Gives the log batches of all Instances.
+#[derive(Debug)]
+pub struct LogReceiver(mpsc::Receiver<LogBatch>);
+
+/// Writes the log of one Instance.
+pub(crate) struct LogWriter {
+    sender: mpsc::Sender<LogBatch>,
+    clock: Arc<dyn Clock>,
+    function: FunctionKey,
+    stream: String,
+    request_id: Option<RequestId>,
+    /// The beginning of a line whose end has not been read yet.
+    partial: Vec<u8>,
+    pending: Vec<LogLine>,
+    pending_bytes: usize,
+    lost: u64,
+    tail: Option<Vec<u8>>,
+}
+
+/// Makes the two ends.
+pub(crate) fn channel() -> (mpsc::Sender<LogBatch>, LogReceiver) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (sender, LogReceiver(receiver))
+}
+
+// === LogReceiver ===
+
+impl LogReceiver {
+    /// Waits for the next batch; `None` when no Instance can write any more.
+    pub async fn next(&mut self) -> Option<LogBatch> {
+        self.0.recv().await
+    }
+
+    /// Waits for at least one batch and takes at most `limit`; 0 when none can come any more.
+    pub async fn next_many(&mut self, batches: &mut Vec<LogBatch>, limit: usize) -> usize {
+        self.0.recv_many(batches, limit).await
+    }
+}
+
+// === LogWriter ===
+
+impl LogWriter {
+    pub(crate) fn new(
+        sender: mpsc::Sender<LogBatch>,
+        clock: Arc<dyn Clock>,
+        function: FunctionKey,
+        stream: String,
+    ) -> Self {
+        Self {
+            sender,
+            clock,
+            function,
+            stream,
+            request_id: None,
+            partial: Vec::new(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            lost: 0,
+            tail: None,
+        }
+    }
+
+    /// From here on records belong to this invocation.
+    pub(crate) fn begin(&mut self, request_id: RequestId, wants_tail: bool) {
+        self.end_line();
+        self.request_id = Some(request_id);
+        self.tail = wants_tail.then(Vec::new);
+    }
+
+    /// The invocation is over: sends everything, gives the tail if it was wanted.
+    pub(crate) fn finish(&mut self) -> Option<Bytes> {
+        self.end_line();
+        self.request_id = None;
+        self.flush();
+        let mut tail = self.tail.take()?;
+        let surplus = tail.len().saturating_sub(limits::LOG_TAIL);
+        Some(tail.split_off(surplus).into())
+    }
+
+    /// A line of the platform's own.
+    pub(crate) fn platform(&mut self, line: String) {
+        self.end_line();
+        self.push(self.clock.now(), line.into());
+    }
+
+    /// A record that came with its own time and is not to be cut.
+    /// The time is the writer's word: it counts only if it is believable.
+    pub(crate) fn record(&mut self, at: Timestamp, text: Bytes) {
+        let now = self.clock.now();
+        let is_believable = at <= now && now.since(at) <= OLDEST;
+        self.push(if is_believable { at } else { now }, text);
+    }
+
+    /// Bytes that the function printed.
+    pub(crate) fn output(&mut self, mut bytes: &[u8]) {
+        let at = self.clock.now();
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            let (line, rest) = bytes.split_at(end);
+            self.extend_line(at, line);
+            self.take_line(at);
+            bytes = &rest[1..];
+        }
+        self.extend_line(at, bytes);
+    }
+
+    /// A line that was begun ends here, for no more of it can come.
+    pub(crate) fn end_line(&mut self) {
+        if !self.partial.is_empty() {
+            self.take_line(self.clock.now());
+        }
+    }
+
+    /// Sends what there is, if anybody takes it.
+    pub(crate) fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let Ok(permit) = self.sender.try_reserve() else { return };
+        let mut lines = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        if self.lost > 0 {
+            let text = format!("LACEWING_WARNING: {} log records were lost.", self.lost);
+            lines.push(LogLine { at: self.clock.now(), request_id: None, text: text.into() });
+            self.lost = 0;
+        }
+        permit.send(LogBatch {
+            function: self.function.clone(),
+            stream: self.stream.clone(),
+            lines,
+        });
+    }
+
+    fn extend_line(&mut self, at: Timestamp, mut bytes: &[u8]) {
+        while self.partial.len() + bytes.len() > LINE {
+            let (fits, rest) = bytes.split_at(LINE - self.partial.len());
+            self.partial.extend_from_slice(fits);
+            self.take_line(at);
+            bytes = rest;
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+
+    fn take_line(&mut self, at: Timestamp) {
+        let text = Bytes::copy_from_slice(&self.partial);
+        self.partial.clear();
+        self.push(at, text);
+    }
+
+    fn push(&mut self, at: Timestamp, text: Bytes) {
+        if let Some(tail) = &mut self.tail {
+            tail.extend_from_slice(&text);
+            tail.push(b'\n');
+            if tail.len() > 4 * limits::LOG_TAIL {
+                tail.drain(..tail.len() - limits::LOG_TAIL);
+            }
+        }
+        if self.pending_bytes + text.len() > KEPT {
+            self.lost += 1;
+            return;
+        }
+        self.pending_bytes += text.len() + OVERHEAD;
+        self.pending.push(LogLine { at, request_id: self.request_id, text });
+        if self.pending_bytes > BATCH {
+            self.flush();
+        }
+    }
+}
+
+/// An Instance that was dropped and not retired still leaves what it had logged.
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.end_line();
+        self.flush();
+    }
+}
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Lines, tails and losses.
+
+use lacewing_model::time::ManualClock;
+use lacewing_model::{AccountId, FunctionName, Region};
+
+use super::*;
+
+fn writer() -> (LogWriter, LogReceiver, Arc<ManualClock>) {
+    let (sender, receiver) = channel();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(10)));
+    let function = FunctionKey {
+        account: AccountId::new("000000000000").expect("valid"),
+        region: Region::new("us-east-1").expect("valid"),
+        name: FunctionName::new("hello").expect("valid"),
+    };
+    (LogWriter::new(sender, clock.clone(), function, "stream".into()), receiver, clock)
+}
+
+async fn texts(receiver: &mut LogReceiver) -> Vec<String> {
+    let batch = receiver.next().await.expect("a batch");
+    let text = |line: &LogLine| String::from_utf8(line.text.to_vec()).expect("UTF-8");
+    batch.lines.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn a_line_that_comes_in_parts_is_one_record() {
+    let (mut log, mut receiver, _clock) = writer();
+    log.output(b"one\ntw");
+    log.output(b"o\n\nthr");
+    assert!(log.finish().is_none());
+    assert_eq!(texts(&mut receiver).await, ["one", "two", "", "thr"]);
+}
+
+#[tokio::test]
+async fn a_platform_line_ends_the_line_before_it() {
+    let (mut log, mut receiver, clock) = writer();
+    let id = RequestId::random();
+    log.output(b"init");
+    clock.advance(Duration::from_secs(1));
+    log.begin(id, false);
+    log.platform("START".into());
+    log.finish();
+    let batch = receiver.next().await.expect("a batch");
+    let seen: Vec<_> =
+        batch.lines.iter().map(|line| (line.at.as_seconds(), line.request_id)).collect();
+    assert_eq!(seen, [(11, None), (11, Some(id))]);
+}
+
+#[tokio::test]
+async fn a_very_long_line_is_cut_and_nothing_of_it_lost() {
+    let (mut log, mut receiver, _clock) = writer();
+    log.output(&vec![b'x'; LINE + 10]);
+    log.output(b"y\n");
+    log.finish();
+    let mut lines = texts(&mut receiver).await;
+    if lines.len() < 2 {
+        lines.extend(texts(&mut receiver).await);
+    }
+    assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [LINE, 11]);
+}
+
+#[tokio::test]
+async fn the_tail_is_the_last_4_kb_of_this_invocation_only() {
+    let (mut log, _receiver, _clock) = writer();
+    log.begin(RequestId::random(), true);
+    log.output(b"of the first\n");
+    assert_eq!(log.finish().expect("a tail"), "of the first\n");
+    log.begin(RequestId::random(), true);
+    for number in 0..10_000 {
+        log.output(format!("line {number}\n").as_bytes());
+    }
+    let tail = log.finish().expect("a tail");
+    assert_eq!(tail.len(), limits::LOG_TAIL);
+    assert!(tail.ends_with(b"line 9998\nline 9999\n"));
+    log.begin(RequestId::random(), false);
+    assert!(log.finish().is_none());
+}
+
+#[tokio::test]
+async fn a_framed_record_stays_whole_and_keeps_its_time() {
+    let (mut log, mut receiver, _clock) = writer();
+    log.record(Timestamp::from_seconds(7), Bytes::from_static(b"a\nb"));
+    log.record(Timestamp::from_seconds(1_000), Bytes::from_static(b"from the future"));
+    log.finish();
+    let batch = receiver.next().await.expect("a batch");
+    assert_eq!(batch.lines.len(), 2);
+    assert_eq!(batch.lines[0].at, Timestamp::from_seconds(7));
+    assert_eq!(batch.lines[1].at, Timestamp::from_seconds(10));
+    assert_eq!(batch.lines[0].text, "a\nb");
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_bounded_and_the_loss_is_told() {
+    let (mut log, mut receiver, _clock) = writer();
+    let line = [b'x'; 1_000];
+    for _ in 0..WAITING {
+        log.output(b"fill\n");
+        log.flush();
+    }
+    for _ in 0..2_000 {
+        log.output(&line);
+        log.output(b"\n");
+    }
+    assert!(log.pending_bytes <= KEPT + OVERHEAD && log.lost > 0);
+    let lost = log.lost;
+    for _ in 0..WAITING {
+        receiver.next().await.expect("a batch");
+    }
+    log.flush();
+    let last = texts(&mut receiver).await.pop().expect("a line");
+    assert_eq!(last, format!("LACEWING_WARNING: {lost} log records were lost."));
+}

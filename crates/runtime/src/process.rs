@@ -1,0 +1,273 @@
+//! One sandbox with something running in it, from its start to its end.
+//!
+//! Everything that may happen to it is awaited in one place, [`Process::run`]: its answer, its
+//! output, its end and the deadline. Dropping a `Process` kills the sandbox.
+
+use std::future::pending;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use lacewing_model::ByteSize;
+use lacewing_sandbox::{CpuQuota, Event, Launcher, MemoryUse, Sandbox, Spec};
+
+use crate::channel::{Answer, Call, Channel, Custom, Readiness, Stock};
+use crate::endpoint::EndpointListener;
+use crate::log::LogWriter;
+use crate::output::Output;
+
+/// Descriptor of the framed log records inside.
+pub(crate) const TELEMETRY_FD: i32 = 4;
+/// Descriptor of the frames to and from our bootstraps inside.
+const FRAMES_FD: i32 = 3;
+/// Time for whoever serves the platform's API to take a listener.
+const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for a killed sandbox to be gone.
+const DEATH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A sandbox with something running in it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    sandbox: AsyncFd<Sandbox>,
+    channel: Channel,
+    output: Output,
+    /// The hard bound on processor time once the init phase is over.
+    quota: Option<CpuQuota>,
+    closed: DropGuard,
+}
+
+/// What starting needs beside the [`Spec`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Means<'a> {
+    pub(crate) launcher: &'a Launcher,
+    pub(crate) endpoints: &'a mpsc::Sender<EndpointListener>,
+    pub(crate) tasks: &'a TaskTracker,
+    /// Whether one of our bootstraps runs.
+    pub(crate) is_stock: bool,
+}
+
+/// What came first.
+#[derive(Debug)]
+pub(crate) enum First<T> {
+    /// What was waited for.
+    Came(T),
+    /// The end of the process.
+    Ended(End),
+    /// The deadline.
+    Deadline,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself.
+    Exited(i32),
+    /// By a signal.
+    Signaled(i32),
+    /// The kernel killed it for lack of memory.
+    OutOfMemory,
+    /// Its program could not be run.
+    NotRun(String),
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The sandbox could not be built, or was not ready in time.
+    Platform(lacewing_model::Error),
+    /// The deadline passed.
+    Deadline,
+}
+
+// === Process ===
+
+impl Process {
+    /// Builds the sandbox, waits until its program starts.
+    pub(crate) async fn start(
+        mut spec: Spec,
+        means: Means<'_>,
+        deadline: Instant,
+    ) -> Result<Self, StartError> {
+        let (output, writers) = Output::open().map_err(|error| fault("open pipes", error))?;
+        let errors = writers.text.try_clone().map_err(|error| fault("open pipes", error))?;
+        let mut fds = vec![(writers.text, 1), (errors, 2), (writers.records, TELEMETRY_FD)];
+        let ours = if means.is_stock { Some(frames(&mut fds)?) } else { None };
+        // The init phase has the whole processor, as on Lambda.
+        let quota = spec.limits.cpu_quota.take();
+        let sandbox =
+            means.launcher.spawn(&spec, fds).map_err(|error| fault("ask for a sandbox", error))?;
+        let sandbox = watch(sandbox).map_err(|error| fault("watch a sandbox", error))?;
+        let token = CancellationToken::new();
+        let closed = token.clone().drop_guard();
+        let listeners = tokio::select! {
+            listeners = ready(&sandbox) => listeners?,
+            () = sleep_until(deadline) => return Err(StartError::Deadline),
+        };
+        let mut listeners = listeners.into_iter();
+        if let Some(listener) = listeners.next() {
+            let handed = means.endpoints.send(EndpointListener { listener, closed: token.clone() });
+            if !matches!(timeout(ENDPOINT_PATIENCE, handed).await, Ok(Ok(()))) {
+                tracing::warn!("Nobody serves the platform's API to a new sandbox.");
+            }
+        }
+        let channel = match (ours, listeners.next()) {
+            (Some(stream), _) => Stock::open(stream).map(|stock| Channel::Stock(Box::new(stock))),
+            (None, Some(listener)) => {
+                Custom::open(listener, means.tasks, token).map(Channel::Custom)
+            }
+            (None, None) => Err(io::ErrorKind::NotFound.into()),
+        };
+        let channel = channel.map_err(|error| fault("open a channel", error))?;
+        Ok(Self { sandbox, channel, output, quota, closed })
+    }
+
+    /// Waits for the end of the init phase.
+    pub(crate) async fn initialise(
+        &mut self,
+        deadline: Instant,
+        log: &mut LogWriter,
+    ) -> First<Readiness> {
+        let Self { sandbox, channel, output, .. } = self;
+        let first = run(sandbox, channel.readiness(), output, deadline, log).await;
+        if let (First::Came(Readiness::Ready), Some(quota)) = (&first, self.quota)
+            && let Err(error) = self.sandbox.get_ref().limit_cpu(Some(quota))
+        {
+            tracing::error!(%error, "The quota of a sandbox could not be set.");
+        }
+        first
+    }
+
+    /// Hands an invocation over and waits for what comes of it.
+    pub(crate) async fn run(
+        &mut self,
+        call: &Call<'_>,
+        deadline: Instant,
+        log: &mut LogWriter,
+    ) -> First<Answer> {
+        let Self { sandbox, channel, output, .. } = self;
+        channel.begin(call);
+        run(sandbox, channel.answer(), output, deadline, log).await
+    }
+
+    /// Whether nothing has been heard of its end.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.sandbox.get_ref().try_event(), Ok(None))
+    }
+
+    /// What its memory gauges say.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        self.sandbox.get_ref().memory().unwrap_or_default()
+    }
+
+    /// The most memory it has used, as a part of what it may use.
+    pub(crate) fn peak(&self, limit: ByteSize) -> ByteSize {
+        ByteSize::bytes(self.memory().peak).min(limit)
+    }
+
+    /// Kills it, logs the last of its output, and waits until nothing is left of it.
+    pub(crate) async fn kill(mut self, log: &mut LogWriter) {
+        self.sandbox.get_ref().kill();
+        drop(self.closed);
+        let gone = async { while !matches!(next_event(&self.sandbox).await, Event::Gone) {} };
+        if timeout(DEATH_PATIENCE, gone).await.is_err() {
+            let name = self.sandbox.get_ref().name();
+            tracing::warn!(name, "A killed sandbox is not gone yet.");
+        }
+        self.output.drain(log);
+    }
+}
+
+/// Waits for whatever comes first, and logs output all the while.
+async fn run<T>(
+    sandbox: &AsyncFd<Sandbox>,
+    wanted: impl Future<Output = T>,
+    output: &mut Output,
+    deadline: Instant,
+    log: &mut LogWriter,
+) -> First<T> {
+    let mut wanted = std::pin::pin!(wanted);
+    let mut deadline = std::pin::pin!(sleep_until(deadline));
+    let first = loop {
+        tokio::select! {
+            biased;
+            value = &mut wanted => break First::Came(value),
+            end = end(sandbox) => break First::Ended(end),
+            () = &mut deadline => break First::Deadline,
+            () = output.pump(log) => {}
+        }
+    };
+    output.drain(log);
+    first
+}
+
+#[expect(deprecated, reason = "its successor is unsafe; a sandbox keeps one descriptor for life")]
+fn watch(sandbox: Sandbox) -> io::Result<AsyncFd<Sandbox>> {
+    AsyncFd::with_interest(sandbox, Interest::READABLE)
+}
+
+/// Waits for the program's start.
+async fn ready(sandbox: &AsyncFd<Sandbox>) -> Result<Vec<std::net::TcpListener>, StartError> {
+    match next_event(sandbox).await {
+        Event::Ready { listeners } => Ok(listeners),
+        Event::Failed { message } => Err(fault("build a sandbox", message)),
+        event @ (Event::Exited { .. } | Event::Signaled { .. } | Event::Gone) => {
+            Err(fault("build a sandbox", format!("it ended at once: {event:?}")))
+        }
+    }
+}
+
+/// Waits for the program's end.
+async fn end(sandbox: &AsyncFd<Sandbox>) -> End {
+    loop {
+        let out_of_memory = || sandbox.get_ref().memory().is_ok_and(|memory| memory.oom_kills > 0);
+        match next_event(sandbox).await {
+            Event::Ready { .. } => {}
+            Event::Exited { code } => return End::Exited(code),
+            Event::Signaled { signal: 9 } | Event::Gone if out_of_memory() => {
+                return End::OutOfMemory;
+            }
+            Event::Signaled { signal } => return End::Signaled(signal),
+            Event::Gone => return End::Signaled(9),
+            Event::Failed { message } => return End::NotRun(message),
+        }
+    }
+}
+
+async fn next_event(sandbox: &AsyncFd<Sandbox>) -> Event {
+    loop {
+        let Ok(mut guard) = sandbox.readable().await else { return pending().await };
+        match guard.get_inner().try_event() {
+            Ok(Some(event)) => {
+                guard.retain_ready();
+                return event;
+            }
+            Ok(None) => guard.clear_ready(),
+            Err(error) => {
+                tracing::error!(%error, "A sandbox cannot be watched any more.");
+                return Event::Gone;
+            }
+        }
+    }
+}
+
+/// Makes the socket of the frames; the sandbox's end joins `fds`.
+fn frames(fds: &mut Vec<(OwnedFd, i32)>) -> Result<UnixStream, StartError> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| fault("open a socket", error))?;
+    fds.push((theirs.into(), FRAMES_FD));
+    Ok(ours)
+}
+
+fn fault(
+    operation: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> StartError {
+    StartError::Platform(lacewing_model::Error::internal(operation, source))
+}

@@ -1,0 +1,379 @@
+//! HTTP/1.1 for one custom runtime.
+//!
+//! One task serves all connections of one sandbox, at most [`CONNECTIONS`] at a time; it ends with
+//! the sandbox. Bodies are bounded: what is too large is read on and thrown away, so that the
+//! client gets to read its 413, but not for ever.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use lacewing_model::{FunctionError, limits};
+
+use super::state::{Answer, Event, Readiness, Refusal, State};
+
+/// Connections of one sandbox that are served at the same time.
+const CONNECTIONS: usize = 16;
+/// Bytes of a request's head.
+const HEAD: usize = 64 * 1024;
+/// Bytes of a body that is too large which are read and thrown away.
+const SURPLUS: u64 = 256 << 20;
+/// The largest answer.
+const MOST: u64 = limits::SYNC_RESPONSE.as_bytes();
+/// The type of an error that comes without one.
+const UNKNOWN: &str = "Runtime.Unknown";
+const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
+
+type Reply = Response<Full<Bytes>>;
+
+/// What server and platform share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// There is an event.
+    offered: Notify,
+    /// The runtime became ready, failed, or answered.
+    changed: Notify,
+    /// One body is read at a time: what one sandbox can make us hold is one answer.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// What became of a request's body.
+enum Content {
+    Whole(Bytes, Option<HeaderMap>),
+    TooLarge,
+    Truncated,
+}
+
+// === Shared ===
+
+impl Shared {
+    /// Gives the runtime an event.
+    pub(crate) fn offer(&self, event: Event) {
+        self.state.lock().offer(event);
+        self.offered.notify_one();
+    }
+
+    /// Waits for the end of the init phase; may be dropped and called again.
+    pub(crate) async fn readiness(&self) -> Readiness {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(readiness) = self.state.lock().readiness() {
+                return readiness;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for the answer; may be dropped and called again.
+    pub(crate) async fn answer(&self) -> Answer {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(answer) = self.state.lock().take_answer() {
+                return answer;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for an event on behalf of the runtime.
+    async fn next(&self) -> Result<Event, Refusal> {
+        loop {
+            let offered = self.offered.notified();
+            let event = self.state.lock().next()?;
+            self.changed.notify_one();
+            if let Some(event) = event {
+                return Ok(event);
+            }
+            offered.await;
+        }
+    }
+}
+
+/// Serves the runtime for ever; the caller drops the future when the sandbox is gone.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    let _unsupported = stream.set_nodelay(true);
+                    connections.push(serve_connection(stream, Arc::clone(&shared)));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "A runtime's connection could not be accepted.");
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            },
+            Some(()) = connections.next() => {}
+        }
+    }
+}
+
+async fn serve_connection<S>(stream: S, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(route(&shared, request).await) }
+    });
+    let connection =
+        http1::Builder::new().max_buf_size(HEAD).serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "A runtime's connection ended.");
+    }
+}
+
+async fn route<B>(shared: &Shared, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let path = request.uri().path().trim_matches('/').to_owned();
+    let segments: Vec<&str> = path.split('/').collect();
+    match (request.method(), segments.as_slice()) {
+        (&Method::GET, ["2018-06-01", "ping"]) => plain(StatusCode::OK, "pong"),
+        (&Method::GET, ["2018-06-01", "runtime", "invocation", "next"]) => next(shared).await,
+        (&Method::POST, ["2018-06-01", "runtime", "invocation", id, "response"]) => {
+            response(shared, id, request).await
+        }
+        (&Method::POST, ["2018-06-01", "runtime", "invocation", id, "error"]) => {
+            error(shared, id, request).await
+        }
+        (&Method::POST, ["2018-06-01", "runtime", "init", "error"]) => {
+            init_error(shared, request).await
+        }
+        (&Method::PUT, ["2020-08-15", "logs"]) => {
+            let message = "Logs API is not supported";
+            failure(StatusCode::ACCEPTED, "Logs.NotSupported", message)
+        }
+        (&Method::PUT, ["2022-07-01", "telemetry"]) => {
+            let message = "Telemetry API is not supported";
+            failure(StatusCode::ACCEPTED, "Telemetry.NotSupported", message)
+        }
+        (_, ["2020-01-01", "extension", ..]) => {
+            let message = "Extensions API is not supported";
+            failure(StatusCode::NOT_FOUND, "Extension.NotSupported", message)
+        }
+        _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+    }
+}
+
+async fn next(shared: &Shared) -> Reply {
+    match shared.next().await {
+        Ok(event) => deliver(event),
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+/// An event as the runtime receives it: what is empty is left out.
+fn deliver(event: Event) -> Reply {
+    let mut reply = Response::new(Full::new(event.payload));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let fields = [
+        ("lambda-runtime-aws-request-id", Some(event.request_id)),
+        ("lambda-runtime-deadline-ms", Some(event.deadline_ms.to_string())),
+        ("lambda-runtime-invoked-function-arn", Some(event.arn)),
+        ("lambda-runtime-trace-id", event.trace),
+        ("lambda-runtime-client-context", event.client_context),
+    ];
+    for (name, value) in fields {
+        let value = value.filter(|value| !value.is_empty());
+        // A value that no header can hold is left out, as an empty one is.
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    reply
+}
+
+async fn response<B>(shared: &Shared, id: &str, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if let Err(refusal) = shared.state.lock().check(id) {
+        return refuse(refusal);
+    }
+    let mode = request.headers().get(RESPONSE_MODE).map(HeaderValue::as_bytes);
+    if !matches!(mode, None | Some(b"streaming")) {
+        let message = "Invalid function response mode";
+        return failure(StatusCode::BAD_REQUEST, "InvalidFunctionResponseMode", message);
+    }
+    match read(shared, request.into_body(), || too_large(shared, id)).await {
+        Content::Whole(body, trailers) => match trailers.as_ref().and_then(broken_off) {
+            Some(error) => accept(shared, id, Answer::Failed(error)),
+            None => accept(shared, id, Answer::Returned(body)),
+        },
+        Content::TooLarge => refuse_size(),
+        Content::Truncated => truncated(shared, id),
+    }
+}
+
+async fn error<B>(shared: &Shared, id: &str, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if let Err(refusal) = shared.state.lock().check(id) {
+        return refuse(refusal);
+    }
+    let error_type = error_type(request.headers());
+    match read(shared, request.into_body(), || too_large(shared, id)).await {
+        Content::Whole(payload, _) => {
+            accept(shared, id, Answer::Failed(FunctionError { error_type, payload }))
+        }
+        Content::TooLarge => refuse_size(),
+        Content::Truncated => truncated(shared, id),
+    }
+}
+
+async fn init_error<B>(shared: &Shared, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let error_type = error_type(request.headers());
+    match read(shared, request.into_body(), || {}).await {
+        Content::Whole(payload, _) => {
+            let done = shared.state.lock().fail_init(FunctionError { error_type, payload });
+            shared.changed.notify_one();
+            done.map_or_else(refuse, |()| accepted())
+        }
+        Content::TooLarge => refuse_size(),
+        Content::Truncated => refuse_truncated(),
+    }
+}
+
+/// Reads a body; `on_surplus` is called as soon as it is known to be too large.
+async fn read<B>(shared: &Shared, mut body: B, on_surplus: impl FnOnce()) -> Content
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let _one_at_a_time = shared.reading.lock().await;
+    let mut whole = BytesMut::new();
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Content::Truncated };
+        match frame.into_data() {
+            Ok(data) if whole.len() as u64 + data.len() as u64 <= MOST => {
+                whole.extend_from_slice(&data);
+            }
+            Ok(_) => {
+                drop(whole);
+                on_surplus();
+                discard(body).await;
+                return Content::TooLarge;
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Content::Whole(whole.freeze(), trailers)
+}
+
+/// Lets the client finish sending, so that it reads the answer.
+async fn discard<B>(mut body: B)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut surplus = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        surplus += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if surplus > SURPLUS {
+            return;
+        }
+    }
+}
+
+fn error_type(headers: &HeaderMap) -> String {
+    let value = headers.get(ERROR_TYPE).and_then(|value| value.to_str().ok());
+    value.filter(|text| !text.is_empty()).unwrap_or(UNKNOWN).to_owned()
+}
+
+/// A streamed response ends with these trailers if the handler failed on the way.
+fn broken_off(trailers: &HeaderMap) -> Option<FunctionError> {
+    trailers.get(ERROR_TYPE)?;
+    let message = "The function failed while it was streaming its response.";
+    Some(FunctionError::of_platform(error_type(trailers), message))
+}
+
+fn accept(shared: &Shared, id: &str, answer: Answer) -> Reply {
+    let done = shared.state.lock().answer(id, answer);
+    shared.changed.notify_one();
+    done.map_or_else(refuse, |()| accepted())
+}
+
+/// The caller of the function does not wait until the runtime has sent all that is too much.
+fn too_large(shared: &Shared, id: &str) {
+    if shared.state.lock().answer(id, Answer::TooLarge).is_ok() {
+        shared.changed.notify_one();
+    }
+}
+
+fn truncated(shared: &Shared, id: &str) -> Reply {
+    let message = "The runtime ended its response early.";
+    let error = FunctionError::of_platform("Runtime.TruncatedResponse", message);
+    if shared.state.lock().answer(id, Answer::Failed(error)).is_ok() {
+        shared.changed.notify_one();
+    }
+    refuse_truncated()
+}
+
+fn accepted() -> Reply {
+    json(StatusCode::ACCEPTED, Bytes::from_static(b"{\"status\":\"OK\"}\n"))
+}
+
+fn refuse(refusal: Refusal) -> Reply {
+    match refusal {
+        Refusal::RequestId => {
+            failure(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID")
+        }
+        Refusal::Transition => {
+            let message = "State transition is not allowed";
+            failure(StatusCode::FORBIDDEN, "InvalidStateTransition", message)
+        }
+    }
+}
+
+fn refuse_size() -> Reply {
+    let message = format!("Exceeded maximum allowed payload size ({MOST} bytes).");
+    failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
+}
+
+fn refuse_truncated() -> Reply {
+    let message = "The body ended before it was complete.";
+    failure(StatusCode::BAD_REQUEST, "Runtime.TruncatedResponse", message)
+}
+
+fn failure(status: StatusCode, error_type: &str, message: &str) -> Reply {
+    json(status, FunctionError::of_platform(error_type, message).payload)
+}
+
+fn json(status: StatusCode, body: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *reply.status_mut() = status;
+    reply
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Where interpreters may be: a list of paths in order of precedence. Nothing is run here.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use lacewing_model::{Family, RuntimeId};
+
+/// A file that may be an interpreter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) path: PathBuf,
+    pub(super) family: Family,
+    /// What its name, or the configuration, says it is.
+    pub(super) promises: Option<RuntimeId>,
+    pub(super) origin: &'static str,
+}
+
+/// The origin of what the operator configured.
+const CONFIGURATION: &str = "configuration";
+
+/// Directories below the user's home that hold one directory for each installed version, and the
+/// path from there to the executables.
+const MANAGERS: &[(&str, &str, &str)] = &[
+    ("pyenv", ".pyenv/versions", "bin"),
+    ("asdf", ".asdf/installs/python", "bin"),
+    ("asdf", ".asdf/installs/nodejs", "bin"),
+    ("mise", ".local/share/mise/installs/python", "bin"),
+    ("mise", ".local/share/mise/installs/node", "bin"),
+    ("nvm", ".nvm/versions/node", "bin"),
+    ("fnm", ".local/share/fnm/node-versions", "installation/bin"),
+    ("fnm", ".fnm/node-versions", "installation/bin"),
+    ("n", "n/n/versions/node", "bin"),
+    ("volta", ".volta/tools/image/node", "bin"),
+    ("uv", ".local/share/uv/python", "bin"),
+];
+
+impl Candidate {
+    /// What the operator configured for `runtime`.
+    pub(super) const fn configured(runtime: RuntimeId, path: PathBuf) -> Self {
+        Self { path, family: runtime.family, promises: Some(runtime), origin: CONFIGURATION }
+    }
+
+    /// Whether the operator asked for it by name.
+    pub(super) fn is_configured(&self) -> bool {
+        self.origin == CONFIGURATION
+    }
+}
+
+/// What the system's directories and the version managers of the user hold.
+pub(super) fn of_machine(home: Option<&Path>) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    in_directory(Path::new("/usr/bin"), "/usr", &mut found);
+    in_directory(Path::new("/usr/local/bin"), "/usr/local", &mut found);
+    in_versions(Path::new("/opt"), "bin", "/opt", &mut found);
+    in_versions(Path::new("/usr/local/n/versions/node"), "bin", "n", &mut found);
+    for (origin, versions, bin) in MANAGERS {
+        if let Some(home) = home {
+            in_versions(&home.join(versions), bin, origin, &mut found);
+        }
+    }
+    found
+}
+
+/// What the directories of `PATH` hold, shims among it.
+pub(super) fn of_path(path: Option<&OsStr>) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    for directory in path.into_iter().flat_map(std::env::split_paths) {
+        in_directory(&directory, "PATH", &mut found);
+    }
+    found
+}
+
+/// Newest versions first, so that of two with the same identifier the newer serves.
+fn in_versions(versions: &Path, bin: &str, origin: &'static str, found: &mut Vec<Candidate>) {
+    let mut directories = entries(versions);
+    directories.sort_by_key(|path| std::cmp::Reverse(version_key(path)));
+    for directory in directories {
+        in_directory(&directory.join(bin), origin, found);
+    }
+}
+
+fn in_directory(directory: &Path, origin: &'static str, found: &mut Vec<Candidate>) {
+    let mut paths = entries(directory);
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if let Some((family, promises)) = meaning(name) {
+            found.push(Candidate { path, family, promises, origin });
+        }
+    }
+}
+
+/// What a file name promises: `python3.12` a version, `python3`, `node` and `nodejs` a language.
+fn meaning(name: &str) -> Option<(Family, Option<RuntimeId>)> {
+    match name {
+        "python3" => Some((Family::Python, None)),
+        "node" | "nodejs" => Some((Family::Node, None)),
+        _ => {
+            let minor = name.strip_prefix("python3.")?.parse().ok()?;
+            let runtime = RuntimeId::python(3, minor);
+            (runtime.version >= super::LEAST_PYTHON).then_some((Family::Python, Some(runtime)))
+        }
+    }
+}
+
+/// The numbers in a directory's name: `v20.11.1` before `v20.9.0`, as numbers and not as text.
+fn version_key(path: &Path) -> Vec<u32> {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let numbers = name.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    numbers.map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(root: &Path, file: &str) {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        std::fs::write(path, "").expect("a file");
+    }
+
+    #[test]
+    fn version_managers_are_searched_newest_first() {
+        let home = tempfile::tempdir().expect("a directory");
+        for file in [
+            ".nvm/versions/node/v18.9.0/bin/node",
+            ".nvm/versions/node/v18.19.1/bin/node",
+            ".pyenv/versions/3.12.1/bin/python3.12",
+            ".pyenv/versions/3.8.18/bin/python3.8",
+            ".pyenv/versions/3.12.1/bin/python3-config",
+            ".local/share/uv/python/cpython-3.13.1-linux/bin/python3.13",
+        ] {
+            touch(home.path(), file);
+        }
+        let found = of_machine(Some(home.path()));
+        let own: Vec<_> = found
+            .iter()
+            .filter_map(|candidate| {
+                let path = candidate.path.strip_prefix(home.path()).ok()?;
+                Some((candidate.origin, path.to_str().expect("UTF-8")))
+            })
+            .collect();
+        assert_eq!(
+            own,
+            [
+                ("pyenv", ".pyenv/versions/3.12.1/bin/python3.12"),
+                ("nvm", ".nvm/versions/node/v18.19.1/bin/node"),
+                ("nvm", ".nvm/versions/node/v18.9.0/bin/node"),
+                ("uv", ".local/share/uv/python/cpython-3.13.1-linux/bin/python3.13"),
+            ]
+        );
+    }
+
+    #[test]
+    fn names_promise_what_they_say() {
+        assert_eq!(meaning("python3.12"), Some((Family::Python, Some(RuntimeId::python(3, 12)))));
+        assert_eq!(meaning("python3"), Some((Family::Python, None)));
+        assert_eq!(meaning("node"), Some((Family::Node, None)));
+        for name in ["python", "python2.7", "python3.8", "python3-config", "python3.x", "npm"] {
+            assert_eq!(meaning(name), None, "{name}");
+        }
+    }
+}

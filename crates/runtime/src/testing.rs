@@ -1,0 +1,38 @@
+//! Values that several tests of this crate share.
+
+use uuid::Uuid;
+
+use lacewing_model::function::{Architecture, Code, State, UpdateStatus};
+use lacewing_model::{
+    AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Region, Timestamp,
+};
+
+/// An active function `hello` of `runtime` without an environment of its own.
+pub(crate) fn function(runtime: &str) -> Function {
+    Function {
+        key: FunctionKey {
+            account: AccountId::new("000000000000").expect("valid"),
+            region: Region::new("us-east-1").expect("valid"),
+            name: FunctionName::new("hello").expect("valid"),
+        },
+        config: FunctionConfig {
+            runtime: runtime.parse().expect("known"),
+            handler: "app.handler".to_owned(),
+            role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
+            description: String::new(),
+            timeout_seconds: 3,
+            memory_mb: 128,
+            ephemeral_mb: 512,
+            architecture: Architecture::HOST,
+            environment: None,
+            tags: std::collections::BTreeMap::default(),
+        },
+        code: Code { digest: Digest::new([7; 32]), size: 1 },
+        state: State::Active,
+        last_update: UpdateStatus::Successful,
+        state_reason: None,
+        revision_id: Uuid::nil(),
+        last_modified: Timestamp::default(),
+        generation: 1,
+    }
+}
