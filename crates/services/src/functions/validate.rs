@@ -1,0 +1,170 @@
+//! Values that an owner chooses, checked as the public API model and the real service check them.
+//!
+//! Violations of the model are collected and answered together; what makes no sense is answered
+//! alone. Sources: <https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html> and
+//! <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>.
+
+use lacewing_model::function::{Architecture, Environment};
+use lacewing_model::{Error, FunctionConfig, Kind, Result, limits};
+
+use crate::identity::roles;
+
+/// Variables that the platform sets itself.
+const RESERVED: &[&str] = &[
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_LAMBDA_METADATA_API",
+    "AWS_LAMBDA_METADATA_TOKEN",
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SESSION_TOKEN",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+];
+
+/// Violations of the model, in the order they were found.
+#[derive(Default)]
+struct Violations(Vec<String>);
+
+impl Violations {
+    fn add(&mut self, value: &str, path: &str, must: &str) {
+        self.0.push(format!(
+            "Value '{value}' at '{path}' failed to satisfy constraint: Member must {must}"
+        ));
+    }
+
+    fn number(&mut self, value: u32, path: &str, (least, _, most): (u32, u32, u32)) {
+        if value < least {
+            let must = format!("have value greater than or equal to {least}");
+            self.add(&value.to_string(), path, &must);
+        }
+        if value > most {
+            let must = format!("have value less than or equal to {most}");
+            self.add(&value.to_string(), path, &must);
+        }
+    }
+
+    fn length(&mut self, value: &str, path: &str, most: usize) {
+        if value.chars().count() > most {
+            self.add(value, path, &format!("have length less than or equal to {most}"));
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        let found = self.0.len();
+        if found == 0 {
+            return Ok(());
+        }
+        let errors = if found == 1 { "error" } else { "errors" };
+        let message = format!("{found} validation {errors} detected: {}", self.0.join("; "));
+        Err(Error::new(Kind::Constraint, message))
+    }
+}
+
+/// Checks everything about a configuration that needs no knowledge of this machine or account.
+pub(super) fn config(config: &FunctionConfig) -> Result<()> {
+    let mut violations = Violations::default();
+    violations.number(config.timeout_seconds, "timeout", limits::TIMEOUT_SECONDS);
+    violations.number(config.memory_mb, "memorySize", limits::MEMORY_MB);
+    violations.number(config.ephemeral_mb, "ephemeralStorage.size", limits::EPHEMERAL_MB);
+    violations.length(&config.handler, "handler", limits::HANDLER);
+    if config.handler.chars().any(char::is_whitespace) {
+        let must = r"satisfy regular expression pattern: [^\s]+";
+        violations.add(&config.handler, "handler", must);
+    }
+    violations.length(&config.description, "description", limits::DESCRIPTION);
+    if roles::parse(&config.role).is_none() {
+        let must = format!("satisfy regular expression pattern: {}", roles::PATTERN);
+        violations.add(&config.role, "role", &must);
+    }
+    if let Some(given) = &config.environment
+        && !given.0.keys().all(|name| is_variable_name(name))
+    {
+        // Values of an environment are never repeated.
+        violations.0.push(
+            "Value at 'environment.variables' failed to satisfy constraint: Map keys must satisfy \
+             constraint: [Member must satisfy regular expression pattern: \
+             [a-zA-Z]([a-zA-Z0-9_])+]"
+                .to_owned(),
+        );
+    }
+    for (tag, value) in &config.tags {
+        violations.length(tag, "tags", 128);
+        violations.length(value, "tags", 256);
+    }
+    violations.finish()?;
+    if config.handler.is_empty() {
+        let message = "Runtime and Handler are mandatory parameters for functions created with \
+                       deployment packages.";
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    if config.tags.len() > limits::TAGS {
+        return Err(Error::new(Kind::Invalid, "Number of tags exceeds resource tag limit."));
+    }
+    architecture(config.architecture)?;
+    config.environment.as_ref().map_or(Ok(()), environment)
+}
+
+/// Refuses an architecture that this machine does not have.
+pub(super) fn architecture(wanted: Architecture) -> Result<()> {
+    let here = Architecture::HOST;
+    if wanted == here {
+        return Ok(());
+    }
+    let message = format!("The architecture {wanted} is not available here: this host is {here}.");
+    Err(Error::new(Kind::Invalid, message))
+}
+
+fn environment(given: &Environment) -> Result<()> {
+    const REFUSED: &str = "Lambda was unable to configure your environment variables because the \
+                           environment variables you have provided";
+    let reserved: Vec<&str> = given
+        .0
+        .keys()
+        .map(String::as_str)
+        .filter(|name| RESERVED.binary_search(name).is_ok())
+        .collect();
+    if !reserved.is_empty() {
+        let message = format!(
+            "{REFUSED} contains reserved keys that are currently not supported for modification. \
+             Reserved keys used in this request: {}",
+            reserved.join(", ")
+        );
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    let length = serde_json::to_vec(given)
+        .map_err(|error| Error::internal("An environment could not be measured.", error))?
+        .len();
+    if u64::try_from(length).unwrap_or(u64::MAX) > limits::ENVIRONMENT.as_bytes() {
+        // The real service quotes the whole string here; secrets do not belong into messages.
+        let message = format!("{REFUSED} exceeded the 4KB limit. String measured: {length} bytes");
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    if given.0.values().any(|value| value.contains('\0')) {
+        let message = format!("{REFUSED} contains a NUL character.");
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    Ok(())
+}
+
+/// `[a-zA-Z]([a-zA-Z0-9_])+`.
+fn is_variable_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && name.len() > 1
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Tests of the checks, by the words they answer.
+
+use std::collections::BTreeMap;
+
+use lacewing_model::RuntimeId;
+
+use super::*;
+
+fn valid() -> FunctionConfig {
+    FunctionConfig {
+        runtime: RuntimeId::python(3, 13),
+        handler: "app.handler".to_owned(),
+        role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
+        description: String::new(),
+        timeout_seconds: 3,
+        memory_mb: 128,
+        ephemeral_mb: 512,
+        architecture: Architecture::HOST,
+        environment: None,
+        tags: BTreeMap::new(),
+    }
+}
+
+fn refused(change: impl FnOnce(&mut FunctionConfig)) -> (Kind, String) {
+    let mut changed = valid();
+    change(&mut changed);
+    let error = config(&changed).expect_err("not valid");
+    (error.kind(), error.public().to_owned())
+}
+
+fn with_variable(name: &str, value: &str) -> (Kind, String) {
+    let variables = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+    refused(|config| config.environment = Some(Environment(variables)))
+}
+
+#[test]
+fn reserved_names_are_sorted_for_the_search() {
+    assert!(RESERVED.is_sorted());
+}
+
+#[test]
+fn a_valid_configuration_passes() {
+    config(&valid()).expect("valid");
+    let mut largest = valid();
+    (largest.timeout_seconds, largest.memory_mb, largest.ephemeral_mb) = (900, 10_240, 10_240);
+    largest.handler = "h".repeat(128);
+    largest.description = "ä".repeat(256);
+    let variables = BTreeMap::from([("PATH".to_owned(), "x".repeat(4_085))]);
+    largest.environment = Some(Environment(variables));
+    config(&largest).expect("valid");
+}
+
+#[test]
+fn one_violation_is_worded_as_the_real_service_does() {
+    let (kind, message) = refused(|config| config.timeout_seconds = 901);
+    assert_eq!(kind, Kind::Constraint);
+    let expected = "1 validation error detected: Value '901' at 'timeout' failed to satisfy \
+                    constraint: Member must have value less than or equal to 900";
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn several_violations_are_counted_and_joined() {
+    let (kind, message) = refused(|config| (config.timeout_seconds, config.memory_mb) = (0, 64));
+    assert_eq!(kind, Kind::Constraint);
+    let expected = "2 validation errors detected: Value '0' at 'timeout' failed to satisfy \
+                    constraint: Member must have value greater than or equal to 1; Value '64' at \
+                    'memorySize' failed to satisfy constraint: Member must have value greater \
+                    than or equal to 128";
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn every_bound_is_kept() {
+    type Change = fn(&mut FunctionConfig);
+    let changes: [(&str, Change); 6] = [
+        ("'ephemeralStorage.size'", |config| config.ephemeral_mb = 511),
+        ("'handler'", |config| config.handler = "h".repeat(129)),
+        ("[^\\s]+", |config| config.handler = "a b".to_owned()),
+        ("'description'", |config| config.description = "d".repeat(257)),
+        ("'role'", |config| config.role = "lambda".to_owned()),
+        ("'memorySize'", |config| config.memory_mb = 10_241),
+    ];
+    for (part, change) in changes {
+        let (kind, message) = refused(change);
+        assert_eq!(kind, Kind::Constraint);
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_function_without_a_handler_is_refused() {
+    let (kind, message) = refused(|config| config.handler.clear());
+    assert_eq!(kind, Kind::Invalid);
+    assert!(message.starts_with("Runtime and Handler are mandatory"), "{message}");
+}
+
+#[test]
+fn an_architecture_that_is_not_here_is_refused_by_name() {
+    let other = match Architecture::HOST {
+        Architecture::X86_64 => Architecture::Arm64,
+        Architecture::Arm64 => Architecture::X86_64,
+    };
+    let (kind, message) = refused(|config| config.architecture = other);
+    assert_eq!(kind, Kind::Invalid);
+    assert!(message.contains(&other.to_string()), "{message}");
+}
+
+#[test]
+fn reserved_variables_are_named() {
+    for name in ["AWS_REGION", "LAMBDA_TASK_ROOT", "AWS_ACCESS_KEY_ID"] {
+        let (kind, message) = with_variable(name, "x");
+        assert_eq!(kind, Kind::Invalid);
+        let ending = format!("Reserved keys used in this request: {name}");
+        assert!(message.ends_with(&ending), "{message}");
+    }
+}
+
+#[test]
+fn odd_names_of_variables_are_refused() {
+    for name in ["", "x", "_X", "1X", "A-B", "_HANDLER", "A B", "Ä2"] {
+        let (kind, message) = with_variable(name, "x");
+        assert_eq!(kind, Kind::Constraint, "{name}");
+        assert!(message.contains("'environment.variables'"), "{message}");
+    }
+}
+
+#[test]
+fn a_large_environment_is_refused_without_being_repeated() {
+    let secret = "hunter2-".repeat(600);
+    let (kind, message) = with_variable("PASSWORD", &secret);
+    assert_eq!(kind, Kind::Invalid);
+    assert!(message.contains("exceeded the 4KB limit"), "{message}");
+    assert!(!message.contains("hunter2"));
+}
+
+#[test]
+fn too_many_tags_are_refused() {
+    let (kind, message) = refused(|config| {
+        config.tags = (0..51).map(|number| (format!("t{number}"), String::new())).collect();
+    });
+    assert_eq!(kind, Kind::Invalid);
+    assert_eq!(message, "Number of tags exceeds resource tag limit.");
+}
