@@ -1,0 +1,147 @@
+//! What runs beside the invocations: ticks of the pool, news of the catalog, logs and usage on
+//! their way to where they are read, the worker of the event queues, and the end of it all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use lacewing_model::{FunctionKey, RequestId, Timestamp};
+use lacewing_runtime::{LogBatch, LogReceiver};
+
+use crate::door::Door;
+use crate::events;
+use crate::pool::driver::Source;
+
+/// How often time passes for the pool.
+const TICK: Duration = Duration::from_millis(500);
+/// How often usage is handed over.
+const USAGE: Duration = Duration::from_secs(1);
+/// Log batches that are handed over at a time.
+const LOG_BATCHES: usize = 256;
+/// How long the last logs may take.
+const LAST_LOGS: Duration = Duration::from_secs(2);
+
+/// One record as `services` takes it.
+type Line = (Timestamp, Option<RequestId>, Bytes);
+
+/// Runs everything until `stop`, then hands over what is left.
+pub(crate) async fn run<S: Source>(
+    door: Arc<Door<S>>,
+    mut logs: LogReceiver,
+    stop: &CancellationToken,
+) {
+    tokio::join!(
+        events::run_worker(door.clone(), stop),
+        until(stop, ticks(&door)),
+        until(stop, follow_catalog(&door)),
+        until(stop, usage(&door)),
+        until(stop, keep_logs(&door, &mut logs)),
+    );
+    drop(tokio::time::timeout(LAST_LOGS, last_logs(&door, &mut logs)).await);
+    hand_over_usage(&door).await;
+}
+
+/// Ends all that is going on; see `Invoker::drain`.
+pub(crate) async fn drain<S: Source>(door: &Door<S>, grace: Duration) -> usize {
+    let end = Instant::now() + grace;
+    door.events.stop();
+    let left = door.pool.drain(grace).await;
+    let acknowledged = tokio::time::timeout_at(end, door.events.drain()).await;
+    if acknowledged.is_err() {
+        tracing::warn!("Some events were not acknowledged: they will run again.");
+    }
+    left
+}
+
+async fn until(stop: &CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn ticks<S: Source>(door: &Door<S>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        door.pool.tick();
+    }
+}
+
+/// Tells the pool of changed and deleted functions.
+async fn follow_catalog<S: Source>(door: &Door<S>) {
+    let mut changes = door.services.catalog.changes();
+    loop {
+        match changes.recv().await {
+            Ok(key) => tell_pool(door, key),
+            Err(RecvError::Lagged(_)) => {
+                door.pool.functions().into_iter().for_each(|key| tell_pool(door, key));
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn tell_pool<S: Source>(door: &Door<S>, key: FunctionKey) {
+    match door.services.catalog.function(&key) {
+        Some(function) => door.pool.changed(function),
+        None => door.pool.deleted(key),
+    }
+}
+
+async fn usage<S: Source>(door: &Door<S>) {
+    let mut ticks = tokio::time::interval(USAGE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hand_over_usage(door).await;
+    }
+}
+
+async fn hand_over_usage<S: Source>(door: &Door<S>) {
+    if let Err(error) = door.journal.drain(&door.services.usage).await {
+        tracing::warn!(error = %error.chain(), "Usage not handed over yet.");
+    }
+}
+
+async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
+    let mut batches = Vec::new();
+    while logs.next_many(&mut batches, LOG_BATCHES).await > 0 {
+        keep(door, std::mem::take(&mut batches)).await;
+    }
+}
+
+/// Keeps what has already been written.
+async fn last_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
+    let mut batches = Vec::new();
+    let at_once = Duration::ZERO;
+    while let Ok(1..) =
+        tokio::time::timeout(at_once, logs.next_many(&mut batches, LOG_BATCHES)).await
+    {
+        keep(door, std::mem::take(&mut batches)).await;
+    }
+}
+
+/// Hands batches over, those of one stream together and in order.
+pub(crate) async fn keep<S: Source>(door: &Door<S>, batches: Vec<LogBatch>) {
+    let mut streams: BTreeMap<(FunctionKey, String), Vec<Line>> = BTreeMap::new();
+    for batch in batches {
+        let lines = streams.entry((batch.function, batch.stream)).or_default();
+        lines.extend(batch.lines.into_iter().map(|line| (line.at, line.request_id, line.text)));
+    }
+    let appends = streams.into_iter().map(|((function, stream), lines)| async move {
+        let count = lines.len();
+        if let Err(error) = door.services.logs.append(&function, &stream, lines).await {
+            let function = function.arn();
+            tracing::warn!(%function, count, error = %error.chain(), "Log records lost.");
+        }
+    });
+    join_all(appends).await;
+}

@@ -1,0 +1,130 @@
+//! The one door: whatever runs a function, a request, a queued event, a test, enters here.
+//!
+//! ```text
+//!  Invocation --> admission --> pool (core decides, driver acts) --> Instance --> usage journal --> Reply
+//!                    |                                                   ^
+//!  enqueue --> durable queue of the function --> worker, bounded --------+
+//! ```
+//!
+//! It does not know who calls it, and no wire format. It never answers before the usage record is
+//! written, never lets one Instance serve two invocations, and never loses an event that it
+//! accepted.
+
+mod admission;
+mod background;
+mod door;
+mod events;
+pub mod journal;
+mod options;
+pub mod pool;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use lacewing_model::{Clock, FunctionKey, Invocation, Qualifier, Reply, RequestId, Result};
+use lacewing_runtime::{LogReceiver, Starter};
+use lacewing_services::Services;
+use lacewing_store::Store;
+
+use crate::door::{Door, Live};
+
+pub use options::Options;
+
+/// The one door; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Invoker(Arc<Door<Live>>);
+
+/// What there is at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Instances that are being started.
+    pub starting: usize,
+    /// Instances that wait for work.
+    pub idle: usize,
+    /// Instances that serve an invocation: the invocations in flight.
+    pub busy: usize,
+    /// Instances that are being ended.
+    pub retiring: usize,
+    /// Invocations that wait for an Instance.
+    pub waiting: usize,
+    /// Usage records that could not be written since the start.
+    pub usage_lost: u64,
+}
+
+impl Invoker {
+    /// Opens the door; nothing runs in the background before [`Invoker::run`].
+    ///
+    /// # Errors
+    /// If the usage journal cannot be opened.
+    #[expect(clippy::unused_async, reason = "opening may come to need the store")]
+    pub async fn open(
+        options: Options,
+        services: Services,
+        starter: Starter,
+        store: Store,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let identity = services.identity.clone();
+        let live = Live { starter, identity, substitute: options.substitute };
+        Ok(Self(Arc::new(Door::open(&options, services, live, store, clock)?)))
+    }
+
+    /// Runs a function and waits for its answer. A caller that drops this future before an
+    /// Instance was found gives up its place; later the function runs to its end nevertheless.
+    ///
+    /// # Errors
+    /// If the function was not run, or by a fault of ours; a failure of the function itself is an
+    /// outcome.
+    pub async fn invoke(&self, call: Invocation) -> Result<Reply> {
+        self.0.invoke(call).await
+    }
+
+    /// Keeps an event and runs its function later, at least once. The event is durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// If there is no such function, the payload is not acceptable, or the store does not take it.
+    pub async fn enqueue(&self, call: Invocation) -> Result<RequestId> {
+        self.0.enqueue(call).await
+    }
+
+    /// Says whether a call could be made, without making it.
+    ///
+    /// # Errors
+    /// If there is no such function or version.
+    pub fn dry_run(&self, function: &FunctionKey, qualifier: Option<&Qualifier>) -> Result<()> {
+        admission::check_target(&self.0.services.catalog, function, qualifier)?;
+        Ok(())
+    }
+
+    /// Serves events, lets time pass for the pool, and moves logs and usage to where they are
+    /// read, until `stop`. Records that come later are moved after the next start.
+    pub async fn run(self, logs: LogReceiver, stop: CancellationToken) {
+        background::run(self.0, logs, &stop).await;
+    }
+
+    /// Takes no more calls, waits for those in flight, ends all Instances. Gives the number of
+    /// invocations that were not over within `grace`. [`Invoker::run`] should still be running, so
+    /// that the last logs are kept.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        background::drain(&self.0, grace).await
+    }
+
+    /// What there is at the moment.
+    pub fn stats(&self) -> Stats {
+        let counts = self.0.pool.counts();
+        Stats {
+            starting: counts.starting,
+            idle: counts.idle,
+            busy: counts.busy,
+            retiring: counts.retiring,
+            waiting: counts.waiting,
+            usage_lost: self.0.journal.lost(),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Does what the core decides: holds the Instances that are idle, starts and ends others, and
+//! hands them to callers.
+//!
+//! A warm hit takes one short lock, moves one box out of a map, and spawns, sends and awaits
+//! nothing. The lock is never held across an await nor while an Instance is started, served or
+//! ended. Whoever has an Instance has it by value, in a [`Lease`]: giving it up in any way, a panic
+//! or a cancelled future included, gives the Instance back, and one that was given up in the middle
+//! of an invocation is ended, never used again.
+//!
+//! [`Source`] and [`Serve`] are the seam between this and the runtime crate. They have one
+//! implementation outside the tests; they exist because an Instance is a process in a sandbox, and
+//! the races of this file (cancelling, dying, deleting) must be tested by the thousand without one.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use lacewing_model::{
+    ByteSize, Clock, Error, Function, FunctionKey, Invocation, Result, Timestamp,
+};
+use lacewing_runtime::Completion;
+
+use crate::pool::core::{Command, Config, Core, Counts, Event, InstanceId, Refusal, WaiterId};
+
+mod lease;
+mod refusal;
+
+pub(crate) use lease::{Lease, RunOn};
+
+/// Idle Instances that are looked at with each tick, so that the lock stays short.
+const MEASURED: usize = 32;
+/// How often a drain looks whether all is done.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// Makes Instances.
+pub(crate) trait Source: Debug + Send + Sync + 'static {
+    /// What it makes.
+    type Instance: Serve;
+
+    /// Makes one for the function.
+    fn start(&self, function: Arc<Function>)
+    -> impl Future<Output = Result<Self::Instance>> + Send;
+}
+
+/// Serves one invocation after the other; see `lacewing_runtime::Instance`.
+pub(crate) trait Serve: Debug + Send + 'static {
+    fn invoke(&mut self, call: &Invocation) -> impl Future<Output = Completion> + Send;
+    fn is_reusable(&self) -> bool;
+    fn memory_used(&self) -> ByteSize;
+    fn retire(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The Instances of this node.
+#[derive(Debug)]
+pub(crate) struct Pool<S: Source>(Arc<Shared<S>>);
+
+#[derive(Debug)]
+pub(crate) struct Shared<S: Source> {
+    source: S,
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+    runtime: Handle,
+    next_waiter: AtomicU64,
+    inner: Mutex<Inner<S::Instance>>,
+}
+
+#[derive(Debug)]
+struct Inner<I> {
+    core: Core,
+    /// Instances that nobody has at the moment.
+    parked: HashMap<InstanceId, Box<I>>,
+    waiting: HashMap<WaiterId, oneshot::Sender<Grant<I>>>,
+    /// Where the next look at idle Instances begins.
+    measured: InstanceId,
+}
+
+/// What a caller gets.
+#[derive(Debug)]
+enum Grant<I> {
+    Served(InstanceId, Box<I>),
+    Refused(Refusal, Option<Error>),
+}
+
+/// What is done after the lock is released.
+#[derive(Debug)]
+struct Later<I> {
+    starts: Vec<(InstanceId, Arc<Function>)>,
+    retires: Vec<(InstanceId, Box<I>)>,
+}
+
+/// A caller in the line; leaves it when dropped.
+struct Waiting<'a, S: Source> {
+    pool: &'a Pool<S>,
+    waiter: WaiterId,
+    grant: oneshot::Receiver<Grant<S::Instance>>,
+}
+
+// === Pool ===
+
+impl<S: Source> Pool<S> {
+    /// An empty pool that runs its tasks on the present runtime.
+    pub(crate) fn new(config: Config, source: S, clock: Arc<dyn Clock>) -> Self {
+        let inner = Inner {
+            core: Core::new(config),
+            parked: HashMap::new(),
+            waiting: HashMap::new(),
+            measured: InstanceId(0),
+        };
+        Self(Arc::new(Shared {
+            source,
+            clock,
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+            next_waiter: AtomicU64::new(0),
+            inner: Mutex::new(inner),
+        }))
+    }
+
+    /// Gives an Instance of the function, waiting for one if need be.
+    pub(crate) async fn acquire(&self, function: &Arc<Function>) -> Result<Lease<S>> {
+        let grant = match self.arrive(function) {
+            Ok(grant) => grant,
+            Err(mut waiting) => match (&mut waiting.grant).await {
+                Ok(grant) => grant,
+                Err(_) => Grant::Refused(Refusal::Stopping, None),
+            },
+        };
+        match grant {
+            Grant::Served(id, instance) => Ok(Lease::new(self.0.clone(), id, instance)),
+            Grant::Refused(reason, cause) => Err(refusal::error(reason, cause, &function.key)),
+        }
+    }
+
+    /// Runs `work` to its end even when its caller goes away: then in a task of its own.
+    pub(crate) fn run_on<F>(&self, work: F) -> RunOn<F>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        RunOn::new(work, self.0.tasks.clone(), self.0.runtime.clone())
+    }
+
+    /// Lets time pass: looks at some idle Instances, ends those that have had their time.
+    pub(crate) fn tick(&self) {
+        let mut later = Later::default();
+        let now = self.0.clock.now();
+        {
+            let mut inner = self.0.inner.lock();
+            let start = inner.measured;
+            let mut ids: Vec<_> = inner.parked.keys().copied().collect();
+            ids.sort_unstable_by_key(|id| (*id < start, *id));
+            inner.measured = ids.get(MEASURED).copied().unwrap_or(InstanceId(0));
+            for instance in ids.into_iter().take(MEASURED) {
+                let Some(parked) = inner.parked.get(&instance) else { continue };
+                let (memory, reusable) = (parked.memory_used(), parked.is_reusable());
+                let commands = inner.core.on(Event::Measured { instance, memory, reusable }, now);
+                inner.apply(commands, None, None, now, &mut later);
+            }
+            let commands = inner.core.on(Event::Tick, now);
+            inner.apply(commands, None, None, now, &mut later);
+        }
+        self.0.clone().act(later);
+    }
+
+    /// A function has changed: Instances of its former self are not used again.
+    pub(crate) fn changed(&self, function: Arc<Function>) {
+        self.0.clone().note(Event::Changed { function });
+    }
+
+    /// A function is gone: so are its Instances.
+    pub(crate) fn deleted(&self, function: FunctionKey) {
+        self.0.clone().note(Event::Deleted { function });
+    }
+
+    /// The functions that have Instances or callers.
+    pub(crate) fn functions(&self) -> Vec<FunctionKey> {
+        self.0.inner.lock().core.functions().cloned().collect()
+    }
+
+    /// How many Instances are in which state, and how many callers wait.
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.inner.lock().core.counts()
+    }
+
+    /// Takes no more callers, waits for those there are, ends all Instances. Gives the number of
+    /// invocations that were not over within `grace`.
+    pub(crate) async fn drain(&self, grace: Duration) -> usize {
+        self.0.clone().note(Event::Stop);
+        let idle = async {
+            while self.counts() != Counts::default() || !self.0.tasks.is_empty() {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        if tokio::time::timeout(grace, idle).await.is_ok() {
+            return 0;
+        }
+        let left = self.counts();
+        left.busy + left.waiting
+    }
+
+    /// What the caller gets at once, else its place in the line.
+    fn arrive(&self, function: &Arc<Function>) -> Result<Grant<S::Instance>, Waiting<'_, S>> {
+        let shared = &self.0;
+        let waiter = WaiterId(shared.next_waiter.fetch_add(1, Ordering::Relaxed));
+        let event = Event::Arrive { waiter, function: function.clone() };
+        let mut later = Later::default();
+        let now = shared.clock.now();
+        let outcome = {
+            let mut inner = shared.inner.lock();
+            let commands = inner.core.on(event, now);
+            match inner.apply(commands, None, None, now, &mut later) {
+                Some(grant) => Ok(grant),
+                None => {
+                    let (sender, grant) = oneshot::channel();
+                    inner.waiting.insert(waiter, sender);
+                    Err(Waiting { pool: self, waiter, grant })
+                }
+            }
+        };
+        shared.clone().act(later);
+        outcome
+    }
+}
+
+impl<S: Source> Clone for Pool<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+// === Shared ===
+
+impl<S: Source> Shared<S> {
+    /// Tells the core, does what it says.
+    fn note(self: Arc<Self>, event: Event) {
+        self.note_with(event, None, None);
+    }
+
+    /// The same; `parked` is an Instance that comes with the event, `cause` why a start failed.
+    fn note_with(
+        self: Arc<Self>,
+        event: Event,
+        parked: Option<(InstanceId, Box<S::Instance>)>,
+        cause: Option<Error>,
+    ) {
+        let mut later = Later::default();
+        let now = self.clock.now();
+        {
+            let mut inner = self.inner.lock();
+            let fresh = parked.as_ref().map(|(id, _)| *id);
+            inner.parked.extend(parked);
+            let commands = inner.core.on(event, now);
+            let stray = inner.apply(commands, fresh, cause, now, &mut later);
+            debug_assert!(stray.is_none(), "a grant for nobody: {stray:?}");
+        }
+        self.act(later);
+    }
+
+    fn act(self: Arc<Self>, later: Later<S::Instance>) {
+        for (id, function) in later.starts {
+            let shared = self.clone();
+            self.tasks.spawn_on(shared.start(id, function), &self.runtime);
+        }
+        for (id, instance) in later.retires {
+            let shared = self.clone();
+            let retire = async move {
+                let _end = lease::AtEnd::new(shared, Event::Retired { instance: id });
+                instance.retire().await;
+            };
+            self.tasks.spawn_on(retire, &self.runtime);
+        }
+    }
+
+    async fn start(self: Arc<Self>, id: InstanceId, function: Arc<Function>) {
+        let guard = lease::AtEnd::new(self.clone(), Event::StartFailed { instance: id });
+        match self.source.start(function).await {
+            Ok(instance) => {
+                guard.disarm();
+                let instance = Box::new(instance);
+                let event = Event::Started { instance: id, memory: instance.memory_used() };
+                self.note_with(event, Some((id, instance)), None);
+            }
+            Err(error) => {
+                guard.disarm();
+                tracing::error!(instance = id.0, error = %error.chain(), "Instance not started.");
+                self.note_with(Event::StartFailed { instance: id }, None, Some(error));
+            }
+        }
+    }
+}
+
+// === Inner ===
+
+impl<I: Serve> Inner<I> {
+    /// Carries the commands out as far as that takes no time. Gives the grant of a caller that is
+    /// in no line yet: the one that has just arrived. `fresh` comes straight from its start or
+    /// its last invocation and is not asked whether it is still alive.
+    fn apply(
+        &mut self,
+        commands: Vec<Command>,
+        fresh: Option<InstanceId>,
+        mut cause: Option<Error>,
+        now: Timestamp,
+        later: &mut Later<I>,
+    ) -> Option<Grant<I>> {
+        let mut own = None;
+        let mut next = commands;
+        while !next.is_empty() {
+            for command in std::mem::take(&mut next) {
+                match command {
+                    Command::Serve { waiter, instance } => {
+                        let Some(parked) = self.parked.remove(&instance) else { continue };
+                        if fresh != Some(instance) && !parked.is_reusable() {
+                            self.parked.insert(instance, parked);
+                            next.extend(self.core.on(Event::Dead { instance }, now));
+                            continue;
+                        }
+                        self.grant(waiter, Grant::Served(instance, parked), &mut own);
+                    }
+                    Command::Refuse { waiter, reason } => {
+                        let cause = (reason == Refusal::StartFailed).then(|| cause.take());
+                        let grant = Grant::Refused(reason, cause.flatten());
+                        self.grant(waiter, grant, &mut own);
+                    }
+                    Command::Start { instance, function } => {
+                        later.starts.push((instance, function));
+                    }
+                    Command::Retire { instance } => {
+                        let parked = self.parked.remove(&instance);
+                        later.retires.extend(parked.map(|parked| (instance, parked)));
+                    }
+                }
+            }
+        }
+        own
+    }
+
+    fn grant(&mut self, waiter: WaiterId, grant: Grant<I>, own: &mut Option<Grant<I>>) {
+        match self.waiting.remove(&waiter) {
+            // The receiver lives as long as the sender is in the map: see `Waiting::drop`.
+            Some(sender) => drop(sender.send(grant)),
+            None => *own = Some(grant),
+        }
+    }
+}
+
+impl<I> Default for Later<I> {
+    fn default() -> Self {
+        Self { starts: Vec::new(), retires: Vec::new() }
+    }
+}
+
+// === Waiting ===
+
+impl<S: Source> Drop for Waiting<'_, S> {
+    fn drop(&mut self) {
+        let shared = &self.pool.0;
+        let mut later = Later::default();
+        let now = shared.clock.now();
+        let is_in_line = {
+            let mut inner = shared.inner.lock();
+            let is_in_line = inner.waiting.remove(&self.waiter).is_some();
+            if is_in_line {
+                // Under the same lock: nothing may be granted to a waiter that is not in the map.
+                let commands = inner.core.on(Event::Leave { waiter: self.waiter }, now);
+                inner.apply(commands, None, None, now, &mut later);
+            }
+            is_in_line
+        };
+        shared.clone().act(later);
+        if !is_in_line && let Ok(Grant::Served(id, instance)) = self.grant.try_recv() {
+            drop(Lease::new(shared.clone(), id, instance));
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

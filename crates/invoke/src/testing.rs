@@ -1,0 +1,64 @@
+//! Values that several tests of this crate share.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use lacewing_model::function::{Architecture, Code, State, UpdateStatus};
+use lacewing_model::usage::Trigger;
+use lacewing_model::{
+    AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Invocation, Region,
+    RequestId, Timestamp,
+};
+
+pub(crate) fn key(account: &str, name: &str) -> FunctionKey {
+    FunctionKey {
+        account: AccountId::new(account).expect("valid"),
+        region: Region::new("us-east-1").expect("valid"),
+        name: FunctionName::new(name).expect("valid"),
+    }
+}
+
+pub(crate) fn config() -> FunctionConfig {
+    FunctionConfig {
+        runtime: "python3.13".parse().expect("known"),
+        handler: "app.handler".to_owned(),
+        role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
+        description: String::new(),
+        timeout_seconds: 3,
+        memory_mb: 128,
+        ephemeral_mb: 512,
+        architecture: Architecture::HOST,
+        environment: None,
+        tags: BTreeMap::new(),
+    }
+}
+
+/// An active function; each generation was made a second after the one before.
+pub(crate) fn function(key: FunctionKey, generation: u64) -> Function {
+    Function {
+        key,
+        config: config(),
+        code: Code { digest: Digest::new([7; 32]), size: 1 },
+        state: State::Active,
+        last_update: UpdateStatus::Successful,
+        state_reason: None,
+        revision_id: Uuid::nil(),
+        last_modified: Timestamp::from_seconds(i64::try_from(generation).expect("small")),
+        generation,
+    }
+}
+
+pub(crate) fn call(function: FunctionKey, payload: &str) -> Invocation {
+    Invocation {
+        request_id: RequestId::random(),
+        function,
+        qualifier: None,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        client_context: None,
+        trace: None,
+        wants_log_tail: false,
+        trigger: Trigger::Sync,
+    }
+}
