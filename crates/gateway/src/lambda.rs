@@ -1,0 +1,42 @@
+//! The Lambda API: which operation a request is for, and the operations that are built.
+//!
+//! All operations of the public model are known; one that is not built yet answers 501 and names
+//! itself. A setting that is not supported is refused by name, never ignored.
+
+mod document;
+mod functions;
+mod generated;
+mod input;
+mod invoke;
+pub(crate) mod name;
+mod settings;
+mod table;
+
+pub(crate) use table::{Route, Routes};
+
+use crate::error::Failure;
+use crate::gateway::{Answer, Call, Inner};
+
+/// Answers a request for an operation of Lambda.
+pub(crate) async fn handle(inner: &Inner, call: Call, route: Route) -> Answer {
+    match route.operation.name {
+        "Invoke" => invoke::invoke(inner, call, &route).await,
+        "CreateFunction" => functions::create(inner, call, &route).await,
+        "GetFunction" => functions::get(inner, &call, &route),
+        "GetFunctionConfiguration" => functions::get_configuration(inner, &call, &route),
+        "ListFunctions" => functions::list(inner, &call, &route),
+        "UpdateFunctionCode" => functions::update_code(inner, call, &route).await,
+        "UpdateFunctionConfiguration" => {
+            functions::update_configuration(inner, &call, &route).await
+        }
+        "DeleteFunction" => functions::delete(inner, &call, &route).await,
+        "GetAccountSettings" => functions::account_settings(inner, &call, &route),
+        name => Err(Failure::NotImplemented(name)),
+    }
+}
+
+/// All exceptions of the public model.
+#[cfg(test)]
+pub(crate) fn exceptions() -> &'static [table::Exception] {
+    generated::EXCEPTIONS
+}

@@ -1,0 +1,124 @@
+//! Answer documents: a function as Lambda describes it.
+//!
+//! What a function does not have is left out, never null; what Lacewing does not offer shows the
+//! value that means "off".
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use lacewing_model::function::{State, StateReason, UpdateStatus};
+use lacewing_model::{Function, Qualifier, Timestamp};
+use serde_json::{Map, Value, json};
+
+/// How much of a function is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything.
+    Whole,
+    /// Without its state, as `ListFunctions` answers.
+    Listed,
+}
+
+/// The document `FunctionConfiguration`; the ARN has the qualifier, if one is given.
+pub(crate) fn configuration(
+    function: &Function,
+    qualifier: Option<&Qualifier>,
+    extent: Extent,
+) -> Value {
+    let config = &function.config;
+    let runtime = config.runtime.to_string();
+    let mut document = json!({
+        "FunctionName": function.key.name.as_str(),
+        "FunctionArn": function.key.qualified_arn(qualifier.cloned()).to_string(),
+        "Runtime": runtime,
+        "Role": config.role,
+        "Handler": config.handler,
+        "CodeSize": function.code.size,
+        "Description": config.description,
+        "Timeout": config.timeout_seconds,
+        "MemorySize": config.memory_mb,
+        "LastModified": modified(function.last_modified),
+        "CodeSha256": BASE64_STANDARD.encode(function.code.digest.as_bytes()),
+        "Version": "$LATEST",
+        "TracingConfig": {"Mode": "PassThrough"},
+        "RevisionId": function.revision_id.to_string(),
+        "PackageType": "Zip",
+        "Architectures": [config.architecture.to_string()],
+        "EphemeralStorage": {"Size": config.ephemeral_mb},
+        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+        "LoggingConfig": {
+            "LogFormat": "Text",
+            "LogGroup": format!("/aws/lambda/{}", function.key.name),
+        },
+    });
+    let members = document.as_object_mut().expect("it was written as an object");
+    if let Some(environment) = &config.environment {
+        members.insert("Environment".into(), json!({"Variables": environment}));
+    }
+    if extent == Extent::Whole {
+        add_state(members, function);
+        let region = &function.key.region;
+        let arn = format!("arn:aws:lambda:{region}::runtime:{}", runtime_hash(&runtime));
+        members.insert("RuntimeVersionConfig".into(), json!({"RuntimeVersionArn": arn}));
+    }
+    document
+}
+
+fn add_state(members: &mut Map<String, Value>, function: &Function) {
+    let state = match function.state {
+        State::Pending => "Pending",
+        State::Active => "Active",
+        State::Failed => "Failed",
+    };
+    members.insert("State".into(), state.into());
+    let update = match function.last_update {
+        UpdateStatus::InProgress => "InProgress",
+        UpdateStatus::Successful => "Successful",
+        UpdateStatus::Failed => "Failed",
+    };
+    // While a function is being created there is no update to speak of.
+    if function.state != State::Pending {
+        members.insert("LastUpdateStatus".into(), update.into());
+    }
+    let reason = function.state_reason.as_ref();
+    match (function.state, function.last_update) {
+        (State::Pending, _) => add_reason(members, "StateReason", reason, CREATING),
+        (_, UpdateStatus::InProgress) => {
+            add_reason(members, "LastUpdateStatusReason", reason, CREATING);
+        }
+        (_, UpdateStatus::Failed) => add_reason(members, "LastUpdateStatusReason", reason, ""),
+        _ => add_reason(members, "StateReason", reason, ""),
+    }
+}
+
+/// The code of everything that is under way.
+const CREATING: &str = "Creating";
+
+fn add_reason(
+    members: &mut Map<String, Value>,
+    name: &str,
+    reason: Option<&StateReason>,
+    default: &str,
+) {
+    let (text, code) = match reason {
+        Some(reason) => (reason.text.as_str(), reason.code.as_str()),
+        None if default == CREATING => ("The function is being created.", CREATING),
+        None => return,
+    };
+    members.insert(name.into(), text.into());
+    members.insert(format!("{name}Code"), code.into());
+}
+
+/// `2026-11-21T08:53:30.000+0000`.
+fn modified(moment: Timestamp) -> String {
+    moment.to_jiff().strftime("%Y-%m-%dT%H:%M:%S.%3f+0000").to_string()
+}
+
+/// What stands for the version of a runtime: 64 hexadecimal digits.
+fn runtime_hash(runtime: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, runtime.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

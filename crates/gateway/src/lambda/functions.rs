@@ -1,0 +1,321 @@
+//! The operations on functions: from request documents to our services and back.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use lacewing_model::function::Architecture;
+use lacewing_model::{
+    Error, Function, FunctionConfig, FunctionKey, FunctionName, Kind, Qualifier, Result, limits,
+};
+use lacewing_services::{ConfigPatch, NewFunction, UpdateCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::admin;
+use crate::body::{self, Body};
+use crate::error::Failure;
+use crate::gateway::{Answer, Call, Inner};
+use crate::lambda::document::{Extent, configuration};
+use crate::lambda::input::{
+    self, CreateFunction, Numbers, UpdateFunctionCode, UpdateFunctionConfiguration,
+};
+use crate::lambda::name::{self, Target};
+use crate::lambda::{Route, settings};
+use crate::query;
+use crate::sigv4::Signer;
+
+/// Functions of one page: most that AWS returns, and most that may be asked for.
+const PAGE: (usize, usize) = (50, 10_000);
+
+/// `CreateFunction`.
+pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
+    let input: CreateFunction = parse_large(call.body.bytes.clone()).await?;
+    let function_name = input::required(input.function_name.as_deref(), "functionName")?;
+    let target = name::resolve(inner, &call, "lambda:CreateFunction", function_name)?;
+    target.require_unqualified()?;
+    authorize(inner, &call, "lambda:CreateFunction", &target.key.arn().to_string())?;
+    let (config, zip) = new_function(input, &target.key.name)?;
+    let new = NewFunction { config, zip, publish: false };
+    let function = inner.services.functions.create(&target.key, new).await?;
+    Ok(document(route, &configuration(&function, None, Extent::Whole)))
+}
+
+/// `GetFunction`.
+pub(crate) fn get(inner: &Inner, call: &Call, route: &Route) -> Answer {
+    let (target, function) = find(inner, call, "lambda:GetFunction", &route.resource)?;
+    let mut answer = json!({
+        "Configuration": configuration(&function, target.qualifier.as_ref(), Extent::Whole),
+        "Code": {"RepositoryType": "S3", "Location": link(inner, call, &target.key)?},
+    });
+    if !function.config.tags.is_empty() {
+        answer["Tags"] = json!(function.config.tags);
+    }
+    Ok(document(route, &answer))
+}
+
+/// `GetFunctionConfiguration`.
+pub(crate) fn get_configuration(inner: &Inner, call: &Call, route: &Route) -> Answer {
+    let action = "lambda:GetFunctionConfiguration";
+    let (target, function) = find(inner, call, action, &route.resource)?;
+    let answer = configuration(&function, target.qualifier.as_ref(), Extent::Whole);
+    Ok(document(route, &answer))
+}
+
+/// `ListFunctions`.
+pub(crate) fn list(inner: &Inner, call: &Call, route: &Route) -> Answer {
+    authorize(inner, call, "lambda:ListFunctions", "*")?;
+    let query = call.parts.uri.query();
+    let qualifier = match query::parameter(query, "FunctionVersion")?.as_deref() {
+        None => None,
+        Some("ALL") => Some(Qualifier::Latest),
+        Some(other) => return Err(not_among(other, "functionVersion", "ALL").into()),
+    };
+    let region = &inner.options.region;
+    match query::parameter(query, "MasterRegion")?.as_deref() {
+        Some(master) if master != "ALL" && master != region.as_str() => {
+            let message = "MasterRegion is not supported by Lacewing: no function is replicated.";
+            return Err(Error::new(Kind::Unsupported, message).into());
+        }
+        _ => {}
+    }
+    let limit = page_size(query)?;
+    let after =
+        query::parameter(query, "Marker")?.map(|marker| read_marker(&marker)).transpose()?;
+    let account = &call.caller.principal.account;
+    // One more than asked for tells whether there is another page.
+    let mut found = inner.services.catalog.list(account, region, after.as_ref(), limit + 1);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let mut answer = json!({
+        "Functions": found
+            .iter()
+            .map(|function| configuration(function, qualifier.as_ref(), Extent::Listed))
+            .collect::<Vec<Value>>(),
+    });
+    if let Some(last) = found.last().filter(|_| more) {
+        answer["NextMarker"] = BASE64_URL_SAFE_NO_PAD.encode(last.key.name.as_str()).into();
+    }
+    Ok(document(route, &answer))
+}
+
+/// `UpdateFunctionCode`.
+pub(crate) async fn update_code(inner: &Inner, call: Call, route: &Route) -> Answer {
+    let action = "lambda:UpdateFunctionCode";
+    let target = name::resolve(inner, &call, action, &route.resource)?;
+    target.require_unqualified()?;
+    authorize(inner, &call, action, &target.key.arn().to_string())?;
+    let input: UpdateFunctionCode = parse_large(call.body.bytes.clone()).await?;
+    settings::refuse(&input.others, Some(&target.key.name))?;
+    let update = UpdateCode {
+        zip: code(input.zip_file)?,
+        architecture: input::architecture(input.architectures.as_deref())?,
+        revision_id: input::revision(input.revision_id.as_deref())?,
+        dry_run: input.dry_run,
+        publish: false,
+    };
+    let function = inner.services.functions.update_code(&target.key, update).await?;
+    Ok(document(route, &configuration(&function, None, Extent::Whole)))
+}
+
+/// `UpdateFunctionConfiguration`.
+pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Route) -> Answer {
+    let action = "lambda:UpdateFunctionConfiguration";
+    let target = name::resolve(inner, call, action, &route.resource)?;
+    target.require_unqualified()?;
+    authorize(inner, call, action, &target.key.arn().to_string())?;
+    let input: UpdateFunctionConfiguration = input::document(&call.body.bytes)?;
+    settings::refuse(&input.others, Some(&target.key.name))?;
+    let mut numbers = Numbers::default();
+    let patch = ConfigPatch {
+        runtime: input.runtime.map(|runtime| runtime.parse()).transpose()?,
+        handler: input.handler,
+        role: input.role,
+        description: input.description,
+        timeout_seconds: numbers.read(input.timeout, "timeout", limits::TIMEOUT_SECONDS),
+        memory_mb: numbers.read(input.memory_size, "memorySize", limits::MEMORY_MB),
+        ephemeral_mb: numbers.read(
+            input.ephemeral_storage.map(|storage| storage.size),
+            "ephemeralStorage.size",
+            limits::EPHEMERAL_MB,
+        ),
+        environment: input.environment.map(Into::into),
+        revision_id: input::revision(input.revision_id.as_deref())?,
+    };
+    numbers.check()?;
+    let function = inner.services.functions.update_config(&target.key, patch).await?;
+    Ok(document(route, &configuration(&function, None, Extent::Whole)))
+}
+
+/// `DeleteFunction`.
+pub(crate) async fn delete(inner: &Inner, call: &Call, route: &Route) -> Answer {
+    let action = "lambda:DeleteFunction";
+    let target = name::resolve(inner, call, action, &route.resource)?;
+    authorize(inner, call, action, &target.arn())?;
+    if target.qualifier == Some(Qualifier::Latest) {
+        let message = "$LATEST version cannot be deleted without deleting the function.";
+        return Err(Error::new(Kind::Invalid, message).into());
+    }
+    target.require_latest()?;
+    inner.services.functions.delete(&target.key).await?;
+    // The model says 200 and lets the answer say otherwise: it is 204 for what is done at once.
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// `GetAccountSettings`.
+pub(crate) fn account_settings(inner: &Inner, call: &Call, route: &Route) -> Answer {
+    authorize(inner, call, "lambda:GetAccountSettings", "*")?;
+    let usage = inner.services.functions.account_usage(&call.caller.principal.account);
+    let concurrency = inner.options.account_concurrency;
+    let answer = json!({
+        "AccountLimit": {
+            "TotalCodeSize": limits::CODE_STORAGE.as_bytes(),
+            "CodeSizeUnzipped": limits::UNZIPPED.as_bytes(),
+            "CodeSizeZipped": limits::ZIP_DIRECT.as_bytes(),
+            "ConcurrentExecutions": concurrency,
+            "UnreservedConcurrentExecutions": concurrency,
+        },
+        "AccountUsage": {
+            "TotalCodeSize": usage.code_size.as_bytes(),
+            "FunctionCount": usage.function_count,
+        },
+    });
+    Ok(document(route, &answer))
+}
+
+/// The function that a request may read.
+fn find(
+    inner: &Inner,
+    call: &Call,
+    action: &str,
+    text: &str,
+) -> Result<(Target, std::sync::Arc<Function>)> {
+    let target = name::resolve(inner, call, action, text)?;
+    inner.services.identity.authorize(&call.caller.principal, action, &target.arn())?;
+    target.require_latest()?;
+    let function = inner.services.functions.get(&target.key)?;
+    Ok((target, function))
+}
+
+fn authorize(inner: &Inner, call: &Call, action: &str, resource: &str) -> Result<()> {
+    inner.services.identity.authorize(&call.caller.principal, action, resource)
+}
+
+/// Parses a document that may hold a package, away from the threads that serve connections.
+async fn parse_large<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<T> {
+    let parsed = spawn_blocking(move || input::document(&bytes)).await;
+    parsed.map_err(|error| Error::internal("cannot parse a request document", error))?
+}
+
+fn new_function(input: CreateFunction, name: &FunctionName) -> Result<(FunctionConfig, Bytes)> {
+    settings::refuse(&input.others, Some(name))?;
+    let source = input::required(input.code, "code")?;
+    settings::refuse(&source.others, Some(name))?;
+    let (Some(runtime), Some(handler)) = (input.runtime, input.handler) else {
+        let message = "Runtime and Handler are mandatory parameters for functions created with \
+                       deployment packages.";
+        return Err(Error::new(Kind::Invalid, message));
+    };
+    let mut numbers = Numbers::default();
+    let timeout = numbers.read(input.timeout, "timeout", limits::TIMEOUT_SECONDS);
+    let memory = numbers.read(input.memory_size, "memorySize", limits::MEMORY_MB);
+    let ephemeral = numbers.read(
+        input.ephemeral_storage.map(|storage| storage.size),
+        "ephemeralStorage.size",
+        limits::EPHEMERAL_MB,
+    );
+    numbers.check()?;
+    let config = FunctionConfig {
+        runtime: runtime.parse()?,
+        handler,
+        role: input::required(input.role, "role")?,
+        description: input.description.unwrap_or_default(),
+        timeout_seconds: timeout.unwrap_or(limits::TIMEOUT_SECONDS.1),
+        memory_mb: memory.unwrap_or(limits::MEMORY_MB.1),
+        ephemeral_mb: ephemeral.unwrap_or(limits::EPHEMERAL_MB.1),
+        architecture: input::architecture(input.architectures.as_deref())?
+            .unwrap_or(Architecture::X86_64),
+        environment: input.environment.map(Into::into),
+        tags: input.tags.unwrap_or_default(),
+    };
+    Ok((config, code(source.zip_file)?))
+}
+
+fn code(zip: Option<input::Blob>) -> Result<Bytes> {
+    let missing = || Error::new(Kind::Invalid, "Please provide the function's code as ZipFile.");
+    zip.map(|zip| zip.0).ok_or_else(missing)
+}
+
+fn page_size(query: Option<&str>) -> Result<usize> {
+    let (most, accepted) = PAGE;
+    let Some(text) = query::parameter(query, "MaxItems")? else { return Ok(most) };
+    let constraint = |bound: &str| {
+        let message = format!(
+            "1 validation error detected: Value '{text}' at 'maxItems' failed to satisfy \
+             constraint: Member must have value {bound}"
+        );
+        Error::new(Kind::Constraint, message)
+    };
+    match text.parse::<i64>() {
+        Ok(items) if items < 1 => Err(constraint("greater than or equal to 1")),
+        Ok(items) => match usize::try_from(items) {
+            Ok(items) if items <= accepted => Ok(items.min(most)),
+            _ => Err(constraint("less than or equal to 10000")),
+        },
+        Err(_) => Err(Error::new(Kind::Invalid, "MaxItems must be a number.")),
+    }
+}
+
+fn read_marker(marker: &str) -> Result<FunctionName> {
+    let name = BASE64_URL_SAFE_NO_PAD.decode(marker).ok().and_then(|name| {
+        std::str::from_utf8(&name).ok().and_then(|name| FunctionName::new(name).ok())
+    });
+    name.ok_or_else(|| Error::new(Kind::Invalid, "Invalid Marker."))
+}
+
+pub(crate) fn not_among(value: &str, path: &str, values: &str) -> Error {
+    let message = format!(
+        "1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: \
+         Member must satisfy enum value set: [{values}]"
+    );
+    Error::new(Kind::Constraint, message)
+}
+
+/// A link to the function's package, signed with the caller's own key: it can do no more than he.
+fn link(inner: &Inner, call: &Call, key: &FunctionKey) -> Result<String, Failure> {
+    let host = host(&call.parts);
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(format!("http://{host}{}", admin::code_path(key)))
+        .body(())
+        .map_err(|_| Error::new(Kind::Invalid, "The Host header is malformed."))?;
+    let (mut parts, ()) = request.into_parts();
+    let signer = Signer {
+        credentials: &call.caller.credentials,
+        region: &inner.options.region,
+        service: "lacewing",
+    };
+    signer
+        .presign(&mut parts, inner.clock.now(), limits::CODE_LINK)
+        .map_err(|error| Error::internal("cannot sign a link to a package", error))?;
+    Ok(parts.uri.to_string())
+}
+
+/// The host that the client knows us by.
+fn host(parts: &Parts) -> &str {
+    let header = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| parts.uri.authority().map(|host| host.as_str())).unwrap_or_default()
+}
+
+/// An answer with the status that the model gives the operation.
+fn document(route: &Route, answer: &Value) -> Response<Body> {
+    let mut response = Response::new(body::full(answer.to_string()));
+    *response.status_mut() = route.status();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

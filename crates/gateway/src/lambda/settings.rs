@@ -1,0 +1,105 @@
+//! Settings that Lambda has and Lacewing does not: accepted when they say "off", else refused by name.
+//!
+//! A member that nobody knows is refused in the same way: whoever sends it expects something.
+
+use lacewing_model::{Error, FunctionName, Kind, Result};
+use serde_json::{Map, Value};
+
+/// Refuses every setting that asks for something.
+///
+/// # Errors
+/// `Unsupported`, naming all of them.
+pub(crate) fn refuse(others: &Map<String, Value>, function: Option<&FunctionName>) -> Result<()> {
+    let wanted: Vec<&str> = others
+        .iter()
+        .filter(|(name, value)| !is_off(name, value, function))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let message = format!("These settings are not supported by Lacewing: {}.", wanted.join(", "));
+    Err(Error::new(Kind::Unsupported, message))
+}
+
+/// Whether a setting's value is what holds without it.
+fn is_off(name: &str, value: &Value, function: Option<&FunctionName>) -> bool {
+    match (name, value) {
+        ("PackageType", Value::String(kind)) => kind == "Zip",
+        ("TracingConfig", Value::Object(tracing)) => only(tracing, "Mode", "PassThrough"),
+        ("SnapStart", Value::Object(snap)) => only(snap, "ApplyOn", "None"),
+        ("LoggingConfig", Value::Object(logging)) => {
+            logging.iter().all(|(name, value)| match (name.as_str(), value.as_str(), function) {
+                ("LogFormat", Some(format), _) => format == "Text",
+                ("LogGroup", Some(group), Some(function)) => {
+                    group.strip_prefix("/aws/lambda/") == Some(function.as_str())
+                }
+                _ => is_empty(value),
+            })
+        }
+        _ => is_empty(value),
+    }
+}
+
+fn only(object: &Map<String, Value>, name: &str, value: &str) -> bool {
+    object.iter().all(|(key, found)| is_empty(found) || (key == name && found == value))
+}
+
+/// Nothing at all, in any of the ways that JSON has to say it.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.values().all(is_empty),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(settings: &Value) -> Result<()> {
+        let name = FunctionName::new("hello").expect("valid");
+        refuse(settings.as_object().expect("an object"), Some(&name))
+    }
+
+    #[test]
+    fn what_says_off_is_accepted() {
+        let off = json!({
+            "PackageType": "Zip", "Publish": false, "Layers": [], "KMSKeyArn": "",
+            "VpcConfig": {"SubnetIds": [], "SecurityGroupIds": [], "Ipv6AllowedForDualStack": false},
+            "DeadLetterConfig": {}, "TracingConfig": {"Mode": "PassThrough"},
+            "SnapStart": {"ApplyOn": "None"}, "ImageConfig": null,
+            "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/hello"},
+        });
+        assert!(check(&off).is_ok(), "{:?}", check(&off));
+    }
+
+    #[test]
+    fn what_asks_for_something_is_named() {
+        let on = json!({
+            "PackageType": "Image", "Publish": true, "Layers": ["arn"], "KMSKeyArn": "arn",
+            "VpcConfig": {"SubnetIds": ["subnet"]}, "DeadLetterConfig": {"TargetArn": "arn"},
+            "TracingConfig": {"Mode": "Active"}, "SnapStart": {"ApplyOn": "PublishedVersions"},
+            "ImageConfig": {"Command": ["x"]}, "FileSystemConfigs": [{}, {"Arn": "x"}],
+            "LoggingConfig": {"LogFormat": "JSON"}, "CodeSigningConfigArn": "arn",
+            "DurableConfig": {"ExecutionTimeout": 1}, "Invented": "x",
+            "TenancyConfig": {"TenantIsolationMode": "PER_TENANT"},
+            "CapacityProviderConfig": {"LambdaManagedInstancesCapacityProviderConfig": {"A": "x"}},
+        });
+        let error = check(&on).expect_err("refused");
+        for name in on.as_object().expect("an object").keys() {
+            assert!(error.public().contains(name.as_str()), "{name} was not named");
+        }
+    }
+
+    #[test]
+    fn a_log_group_of_another_name_is_refused() {
+        assert!(check(&json!({"LoggingConfig": {"LogGroup": "/aws/lambda/other"}})).is_err());
+        assert!(check(&json!({"LoggingConfig": {"SystemLogLevel": "DEBUG"}})).is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! The gate that every change passes, the same on a laptop and in continuous integration.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::{cache, command, step, target};
+use crate::{codegen, tidy};
+
+fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))?;
+    cargo.args(arguments);
+    Ok(cargo)
+}
+
+/// Runs everything, cheapest first.
+pub(crate) fn run() -> Result<()> {
+    step("format", &mut cargo(&["fmt", "--all", "--check"])?)?;
+    tidy::run().context("tidy")?;
+    codegen::run(&codegen::Args::check()).context("generated code is not up to date")?;
+    step(
+        "clippy",
+        &mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])?,
+    )?;
+    step(
+        "unit and integration tests",
+        &mut nextest(&["run", "--workspace", "--locked", "--profile", "ci"])?,
+    )?;
+    step(
+        "documentation",
+        cargo(&["doc", "--workspace", "--no-deps", "--locked"])?.env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    step("build", &mut cargo(&["build", "--workspace", "--locked"])?)?;
+    pytest("bootstrap tests", "crates/runtime/bootstraps/tests", &[])?;
+    pytest("end-to-end tests", "tests/e2e", &[])
+}
+
+/// The long forms of the crash and soak tests.
+pub(crate) fn soak() -> Result<()> {
+    step("build", &mut cargo(&["build", "--workspace", "--release", "--locked"])?)?;
+    step(
+        "soak: unit and integration tests",
+        nextest(&["run", "--workspace", "--locked", "--profile", "ci"])?.env("LACEWING_SOAK", "1"),
+    )?;
+    pytest("soak: end-to-end tests", "tests/e2e", &[("LACEWING_SOAK", "1")])
+}
+
+/// Measures what SPECIFICATION.md promises.
+pub(crate) fn bench() -> Result<()> {
+    step("build", &mut cargo(&["build", "--workspace", "--release", "--locked"])?)?;
+    let release = target()?.join("release");
+    let mut bench = command(release.join("lacewing-bench"))?;
+    bench.env("LACEWING_BIN", release.join("lacewing"));
+    step("bench", &mut bench)
+}
+
+fn nextest(arguments: &[&str]) -> Result<Command> {
+    let own = target()?.join("tools/bin/cargo-nextest");
+    let mut nextest = match own.exists() {
+        true => command(own)?,
+        false => cargo(&[])?,
+    };
+    nextest.arg("nextest").args(arguments);
+    Ok(nextest)
+}
+
+fn python() -> Result<PathBuf> {
+    Ok(cache()?.join("venv/bin/python"))
+}
+
+fn pytest(name: &str, directory: &str, environment: &[(&str, &str)]) -> Result<()> {
+    let mut pytest = command(python()?)?;
+    pytest
+        .args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra", directory])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("LACEWING_TARGET", target()?)
+        .envs(environment.iter().copied());
+    step(name, &mut pytest)
+}

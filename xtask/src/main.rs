@@ -1,0 +1,50 @@
+//! Development tasks: `cargo xtask ci | soak | bench | tidy | codegen`.
+//!
+//! Each task is one file. Nothing here is part of the product.
+
+mod ci;
+mod codegen;
+mod process;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Development tasks of Lacewing")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything a change must pass: format, lints, tidy, all tests.
+    Ci,
+    /// The long forms of the crash and soak tests.
+    Soak,
+    /// Measure the promises of SPECIFICATION.md.
+    Bench,
+    /// The house rules that no compiler checks.
+    Tidy,
+    /// Generate Rust tables from the public API model.
+    Codegen(codegen::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Ci => ci::run(),
+        Task::Soak => ci::soak(),
+        Task::Bench => ci::bench(),
+        Task::Tidy => tidy::run(),
+        Task::Codegen(args) => codegen::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
