@@ -1,0 +1,106 @@
+//! `lacewing logs`
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp as Moment};
+use lacewing_model::{Clock, SystemClock, Timestamp};
+use serde_json::Value;
+
+use crate::args::Global;
+use crate::client::{ADMIN, Call, Client};
+use crate::error::{Error, Result};
+use crate::lambda;
+use crate::output::{Format, Output};
+
+/// Seconds that the server may wait for the next event.
+const WAIT: u64 = 20;
+
+/// Print what a function wrote
+///
+/// With `--output json`, one JSON object a line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name or ARN of the function
+    name: String,
+    /// Wait for more
+    #[arg(long, short)]
+    follow: bool,
+    /// How far back to begin: 10m, 2h, or a moment such as 2026-11-21T08:00:00Z [default: the
+    /// beginning; with --follow: now]
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+    lambda::path_of(&args.name)?;
+    let client = Client::find(global)?;
+    let now = SystemClock.now();
+    let since = match args.since {
+        None if args.follow => Some(now),
+        None => None,
+        Some(Since::At(moment)) => Some(moment),
+        Some(Since::Ago(ago)) => {
+            let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+            Some(Timestamp::from_millis(now.as_millis().saturating_sub(ago).max(0)))
+        }
+    };
+    let mut position = since.map(|since| format!("&since={}", since.as_millis()));
+    loop {
+        let wait = if args.follow { WAIT } else { 0 };
+        let target = format!(
+            "/_lacewing/v1/functions/{}/logs?wait={wait}{}",
+            lambda::encode(&args.name),
+            position.as_deref().unwrap_or_default()
+        );
+        let page = client.json(Call::get(ADMIN, &target)).await?;
+        let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for event in events {
+            print(event, output)?;
+        }
+        if events.is_empty() && !args.follow {
+            return Ok(());
+        }
+        let cursor = page["cursor"].as_str().ok_or_else(|| {
+            Error::server("the server's page of log events does not say where it ends")
+        })?;
+        position = Some(format!("&cursor={}", lambda::encode(cursor)));
+    }
+}
+
+fn print(event: &Value, output: Output) -> Result<()> {
+    let text = event["text"].as_str().unwrap_or_default();
+    if output.format == Format::Json {
+        return output.row(event, |_| String::new());
+    }
+    let at = Timestamp::from_micros(event["at"].as_i64().unwrap_or_default());
+    output.line(&format!("{at}  {}", text.trim_end()))
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(moment) = text.parse::<Moment>() {
+        return Ok(Since::At(Timestamp::from_micros(moment.as_microsecond())));
+    }
+    let ago: Option<SignedDuration> = text.parse().ok();
+    let ago = ago.and_then(|ago| Duration::try_from(ago).ok());
+    ago.map(Since::Ago)
+        .ok_or_else(|| "expected a time such as 10m, 2h or 2026-11-21T08:00:00Z".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_span_or_a_moment() {
+        assert_eq!(since("10m"), Ok(Since::Ago(Duration::from_secs(600))));
+        assert_eq!(since("1970-01-01T00:00:05Z"), Ok(Since::At(Timestamp::from_seconds(5))));
+        assert!(since("-5m").is_err() && since("yesterday").is_err() && since("5").is_err());
+    }
+}

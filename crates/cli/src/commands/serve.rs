@@ -1,0 +1,266 @@
+//! `lacewing serve`
+
+use std::path::PathBuf;
+
+use lacewing_node::config::{Cpu, Isolation};
+use lacewing_node::telemetry::{self, LogFormat};
+use lacewing_node::{Config, Node, Ready, Settings, StartError};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::args::Global;
+use crate::error::{Error, Result};
+use crate::output::Output;
+
+/// Run the server
+///
+/// Prints one line when it answers. SIGTERM and SIGINT stop it: no new requests, those in flight get
+/// the grace period; a second signal ends it at once. Flags win over the configuration file. What it
+/// says of itself goes to stderr; LACEWING_LOG or RUST_LOG choose how much.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Configuration file in TOML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Refuse to start without full isolation, or say what is lacking [default: required for root,
+    /// else best-effort]
+    #[arg(long, value_enum, value_name = "HOW")]
+    isolation: Option<IsolationArg>,
+    /// How functions share the processors [default: fair]
+    #[arg(long, value_enum, value_name = "HOW")]
+    cpu: Option<CpuArg>,
+    /// Take any role ARN as the account's role `lambda`
+    #[arg(long)]
+    lenient_roles: bool,
+    /// Run the nearest version of the same language when a runtime is not there
+    #[arg(long)]
+    substitute_runtimes: bool,
+    /// How events are written to stderr
+    #[arg(long, value_enum, default_value_t = LogFormatArg::Text, value_name = "FORMAT")]
+    log_format: LogFormatArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum IsolationArg {
+    /// Refuse to start without full isolation
+    Required,
+    /// Start, and say what is lacking
+    BestEffort,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum CpuArg {
+    /// By weight, in proportion to memory
+    Fair,
+    /// By weight and by a quota, as on Lambda
+    Hard,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormatArg {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+    let format = match args.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    };
+    telemetry::install(format, "info").map_err(|error| Error::usage(error.to_string()))?;
+    let settings = Settings::check(&config(args, global)?)
+        .map_err(|error| Error::usage(format!("the configuration is wrong: {error}")))?;
+    let signals = Signals::listen()?;
+    let exe = this_program()?;
+    let node = Node::start(settings, &exe).await.map_err(|error| start_failed(&error))?;
+    output.row(&ready_document(node.ready()), |_| ready_line(node.ready()))?;
+    let ran = node.run(&signals.stop).await;
+    tokio::select! {
+        () = node.shutdown() => {}
+        () = signals.hurry.cancelled() => {
+            return Err(Error::server("ended by a second signal, before everything was stopped"));
+        }
+    }
+    match ran {
+        Ok(()) => Ok(()),
+        Err(fault) => Err(Error::server("the server stopped").caused_by(&fault)),
+    }
+}
+
+/// The program that is running, to be run again as the launcher.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    std::env::current_exe()
+        .map_err(|error| Error::server("cannot find this program's own file").caused_by(&error))
+}
+
+/// SIGTERM and SIGINT, counted.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// Cancelled at the first signal.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled at the second.
+    pub(crate) hurry: CancellationToken,
+}
+
+impl Signals {
+    /// Begins to listen, for the rest of the process's life.
+    pub(crate) fn listen() -> Result<Self> {
+        let failed =
+            |error: std::io::Error| Error::server("cannot listen to signals").caused_by(&error);
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+        let tokens = [stop.clone(), hurry.clone()];
+        TaskTracker::new().spawn(async move {
+            for token in tokens {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                token.cancel();
+            }
+        });
+        Ok(Self { stop, hurry })
+    }
+}
+
+fn config(args: Args, global: &Global) -> Result<Config> {
+    let file = match &args.config {
+        None => Config::default(),
+        Some(path) => {
+            Config::load(path).map_err(|error| Error::usage("cannot start").caused_by(&error))?
+        }
+    };
+    let isolation = args.isolation.map(|isolation| match isolation {
+        IsolationArg::Required => Isolation::Required,
+        IsolationArg::BestEffort => Isolation::BestEffort,
+    });
+    let cpu = args.cpu.map(|cpu| match cpu {
+        CpuArg::Fair => Cpu::Fair,
+        CpuArg::Hard => Cpu::Hard,
+    });
+    Ok(Config {
+        listen: args.listen.or(file.listen),
+        data_dir: global.data_dir.clone().or(file.data_dir),
+        region: global.region.clone().or(file.region),
+        isolation: isolation.or(file.isolation),
+        cpu: cpu.or(file.cpu),
+        lenient_roles: args.lenient_roles.then_some(true).or(file.lenient_roles),
+        substitute_runtimes: args.substitute_runtimes.then_some(true).or(file.substitute_runtimes),
+        ..file
+    })
+}
+
+/// Sorts why a node did not start.
+pub(crate) fn start_failed(error: &StartError) -> Error {
+    match error {
+        StartError::Locked { .. } => Error::user(error.to_string())
+            .hint("stop the other server, or give this one its own --data-dir"),
+        StartError::Listen { .. } => Error::user("cannot start")
+            .caused_by(error)
+            .hint("--listen chooses another address; port 0 takes a free port"),
+        StartError::Launcher(_) => Error::server("cannot start").caused_by(error).hint(
+            "`lacewing doctor` says what this host lacks; --isolation best-effort starts \
+             nevertheless",
+        ),
+        StartError::DataDir { .. } => Error::user("cannot start").caused_by(error),
+        StartError::Store(_) | StartError::Part { .. } => {
+            Error::server("cannot start").caused_by(error)
+        }
+    }
+}
+
+/// The ready line as JSON.
+#[derive(Debug, Serialize)]
+struct ReadyDocument<'a> {
+    ready: bool,
+    endpoint: String,
+    #[serde(flatten)]
+    node: &'a Ready,
+}
+
+fn ready_document(node: &Ready) -> ReadyDocument<'_> {
+    ReadyDocument { ready: true, endpoint: format!("http://{}", node.address), node }
+}
+
+fn ready_line(ready: &Ready) -> String {
+    let isolation = isolation(ready);
+    let functions = match ready.functions {
+        1 => "1 function".to_owned(),
+        count => format!("{count} functions"),
+    };
+    let runtimes = match ready.runtimes.as_slice() {
+        [] => "no interpreters found".to_owned(),
+        runtimes => format!("runtimes {}", runtimes.join(" ")),
+    };
+    let (address, dir) = (ready.address, ready.data_dir.display());
+    format!("ready: http://{address}, data {dir}, isolation {isolation}, {functions}, {runtimes}")
+}
+
+/// The isolation in force, in a few words.
+pub(crate) fn isolation(ready: &Ready) -> String {
+    match ready.lacks.as_slice() {
+        [] if ready.isolation_is_full => "full".to_owned(),
+        [] => "partial (not root)".to_owned(),
+        lacks => format!("partial (lacks {})", lacks.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "listen = '127.0.0.1:1'\ncpu = 'hard'\nregion = 'a'").unwrap();
+        let args = Args {
+            listen: Some("127.0.0.1:2".into()),
+            config: Some(file.path().into()),
+            isolation: Some(IsolationArg::BestEffort),
+            cpu: None,
+            lenient_roles: true,
+            substitute_runtimes: false,
+            log_format: LogFormatArg::Text,
+        };
+        let global = Global {
+            output: Format::Text,
+            endpoint: None,
+            region: None,
+            profile: None,
+            data_dir: Some("/d".into()),
+        };
+        let config = config(args, &global).unwrap();
+        assert_eq!(config.listen.as_deref(), Some("127.0.0.1:2"));
+        assert_eq!(config.cpu, Some(Cpu::Hard));
+        assert_eq!(config.isolation, Some(Isolation::BestEffort));
+        assert_eq!((config.lenient_roles, config.substitute_runtimes), (Some(true), None));
+        assert_eq!(config.data_dir, Some("/d".into()));
+        assert_eq!(config.region.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn the_ready_line_names_everything() {
+        let mut ready = Ready {
+            address: "127.0.0.1:9000".parse().unwrap(),
+            data_dir: "/d".into(),
+            isolation_is_full: true,
+            lacks: Vec::new(),
+            functions: 1,
+            runtimes: vec!["python3.11".into(), "nodejs20.x".into()],
+        };
+        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation full, 1 function, runtimes python3.11 nodejs20.x");
+        ready.isolation_is_full = false;
+        ready.lacks = vec!["cgroup".into()];
+        ready.runtimes.clear();
+        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation partial (lacks cgroup), 1 function, no interpreters found");
+    }
+}

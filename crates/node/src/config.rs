@@ -1,0 +1,156 @@
+//! The configuration as its author wrote it: a TOML file, and the flags of `lacewing serve` over it.
+//!
+//! Every option is optional here; [`Settings`] is the second, checked form that the node is built
+//! from. An option that is not known is refused by name, as one that cannot be honoured is.
+//! The doc comments of the fields are the user's documentation.
+
+mod duration;
+mod runtimes;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use settings::is_root;
+pub use settings::{Settings, SettingsError};
+
+/// A configuration file, or the flags that stand in for one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen, `address:port`; port 0 takes a free one. Default `127.0.0.1:9000`.
+    pub listen: Option<String>,
+    /// Directory that holds everything the server keeps.
+    pub data_dir: Option<PathBuf>,
+    /// The region the server says it is. Default `us-east-1`.
+    pub region: Option<String>,
+    /// Account of the root key, twelve digits. Default `000000000000`.
+    pub account: Option<String>,
+    /// Whether the server refuses to start without full isolation: `required` (the default for
+    /// root) or `best-effort` (the default for anybody else).
+    pub isolation: Option<Isolation>,
+    /// How functions share the processors: `fair` (the default) by weight, `hard` also by a quota
+    /// in proportion to memory.
+    pub cpu: Option<Cpu>,
+    /// Takes any role ARN as the account's role `lambda`. Default `false`.
+    pub lenient_roles: Option<bool>,
+    /// Runs the nearest version of the same language when a runtime is not there. Default `false`.
+    pub substitute_runtimes: Option<bool>,
+    /// How far a request's date may be off, for example `5m` (the default).
+    #[serde(with = "duration")]
+    pub clock_skew: Option<std::time::Duration>,
+    /// How long a stopping server waits for running invocations. Default `30s`.
+    #[serde(with = "duration")]
+    pub drain: Option<std::time::Duration>,
+    /// Interpreters by runtime identifier: `python3.13 = "/path/to/python3.13"`.
+    #[serde(with = "runtimes")]
+    pub runtimes: BTreeMap<String, PathBuf>,
+    /// What functions see of the host.
+    pub sandbox: Sandbox,
+    /// Bounds of what runs at a time.
+    pub limits: Limits,
+    /// What is kept of the functions' logs.
+    pub logs: Logs,
+}
+
+/// `[sandbox]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// A directory whose `usr` replaces the host's for functions.
+    pub root: Option<PathBuf>,
+    /// First of the host's user ids that functions run as; root only.
+    pub uid_base: Option<u32>,
+    /// How many user ids there are; root only.
+    pub uid_count: Option<u32>,
+    /// The cgroup below which functions get theirs, as a path below each hierarchy's mount. Default:
+    /// the server's own.
+    pub cgroup_parent: Option<PathBuf>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory for all running functions together, in MB. Default: four fifths of the machine's.
+    pub memory_mb: Option<u32>,
+    /// Instances that exist at a time. Default 500.
+    pub instances: Option<u32>,
+    /// Invocations of an account that run at a time. Default 1000.
+    pub concurrency: Option<u32>,
+    /// How long an idle Instance is kept. Default `10m`.
+    #[serde(with = "duration")]
+    pub keep_alive: Option<std::time::Duration>,
+    /// How old an Instance may become before it is replaced, `11h` at most. Default `8h`.
+    #[serde(with = "duration")]
+    pub instance_age: Option<std::time::Duration>,
+}
+
+/// `[logs]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// Days that the functions' logs are kept. Default 30.
+    pub retention_days: Option<u32>,
+}
+
+/// Whether full isolation is a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// The server does not start without it.
+    Required,
+    /// The server starts and says what is lacking.
+    BestEffort,
+}
+
+/// How functions share the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cpu {
+    /// By weight, in proportion to memory.
+    Fair,
+    /// By weight and by a quota, as Lambda does.
+    Hard,
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or holds an option that is not known.
+    #[error("the configuration file {} is not valid:\n{reason}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or says something that is not known.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.into(),
+            reason: error.to_string().trim_end().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
