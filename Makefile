@@ -1,0 +1,28 @@
+# Entry points for people and for CI. Each is one script or one cargo command; nothing is decided here.
+
+# Compiled dependencies live outside the clone, so that a fresh clone builds quickly.
+export LACEWING_CACHE ?= $(HOME)/.cache/lacewing
+export CARGO_TARGET_DIR ?= $(LACEWING_CACHE)/target
+
+.PHONY: help build test soak bench fmt
+
+help: ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+build: ## Compile the release binary.
+	cargo build --release --locked
+
+test: ## Install what the tests need, then format, lint, tidy, unit, integration and end-to-end tests.
+	@scripts/prepare-tests
+	@cargo xtask ci
+
+soak: ## The long forms of the crash and soak tests.
+	@scripts/prepare-tests
+	@cargo xtask soak
+
+bench: ## Measure the promises of SPECIFICATION.md.
+	@scripts/prepare-tests
+	@cargo xtask bench
+
+fmt: ## Format the code.
+	cargo fmt --all

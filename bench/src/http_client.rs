@@ -1,0 +1,130 @@
+//! The load: one request, made and signed once, sent again and again over kept connections.
+//!
+//! Replaying a signed request is accepted for five minutes, so the load costs next to nothing and
+//! what is measured is the server.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A request as bytes, and where it goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The server.
+    pub(crate) address: SocketAddr,
+    /// Head and body as they go over the wire.
+    pub(crate) request: Vec<u8>,
+}
+
+impl Target {
+    /// Makes the bytes of a POST.
+    pub(crate) fn post(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> Self {
+        let mut head = format!("POST {path} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        Self { address, request: [head.as_bytes(), body].concat() }
+    }
+
+    /// Opens a connection.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let stream = TcpStream::connect(self.address).context("cannot connect")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Connection { stream, request: self.request.clone(), buffer: vec![0; 16 << 10] })
+    }
+}
+
+/// One kept connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Sends the request and reads the whole answer.
+    pub(crate) fn request(&mut self) -> Result<()> {
+        self.stream.write_all(&self.request)?;
+        let mut filled = 0;
+        loop {
+            let count = self.stream.read(&mut self.buffer[filled..])?;
+            ensure!(count > 0, "the server closed the connection");
+            filled += count;
+            if is_whole(&self.buffer[..filled])? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Requests per second over several connections at once.
+pub(crate) fn throughput(target: &Target, connections: usize, length: Duration) -> Result<f64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let started = Instant::now();
+        let mut load = tokio::task::JoinSet::new();
+        for _ in 0..connections {
+            let target = target.clone();
+            load.spawn(async move { keep_asking(&target, started + length).await });
+        }
+        let mut answers = 0_u32;
+        while let Some(done) = load.join_next().await {
+            answers += done??;
+        }
+        Ok(f64::from(answers) / started.elapsed().as_secs_f64())
+    })
+}
+
+async fn keep_asking(target: &Target, until: Instant) -> Result<u32> {
+    let mut stream = tokio::net::TcpStream::connect(target.address).await?;
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 16 << 10];
+    let mut answers = 0;
+    while Instant::now() < until {
+        stream.write_all(&target.request).await?;
+        let mut filled = 0;
+        loop {
+            let count = stream.read(&mut buffer[filled..]).await?;
+            ensure!(count > 0, "the server closed the connection");
+            filled += count;
+            if is_whole(&buffer[..filled])? {
+                break;
+            }
+        }
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+/// Whether these bytes are a whole answer; an answer that is no success is an error.
+fn is_whole(bytes: &[u8]) -> Result<bool> {
+    let Some(head_end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(false);
+    };
+    let head = std::str::from_utf8(&bytes[..head_end])?;
+    if !head.starts_with("HTTP/1.1 200")
+        || head.to_ascii_lowercase().contains("x-amz-function-error")
+    {
+        bail!("unexpected answer: {}", String::from_utf8_lossy(bytes));
+    }
+    let length: usize = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .context("an answer without content-length")?
+        .1
+        .trim()
+        .parse()?;
+    Ok(bytes.len() >= head_end + 4 + length)
+}

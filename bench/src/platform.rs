@@ -1,0 +1,223 @@
+//! The measured server: starts it on a data directory of its own and deploys one function for each
+//! language through the public command line.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use lacewing_gateway::sigv4;
+use lacewing_model::{Clock, Credentials, Region, Secret, SystemClock};
+use tempfile::TempDir;
+
+use crate::cpu::{Pinning, Side};
+use crate::floors::EVENT;
+use crate::http_client::Target;
+
+const PYTHON: &str = "import json\n\ndef handler(event, context):\n    \
+    return {\"statusCode\": 200, \"body\": \"hello \" + event[\"name\"]}\n";
+const NODE: &str =
+    "exports.handler = async (event) => ({ statusCode: 200, body: 'hello ' + event.name });\n";
+
+/// A language that is measured.
+#[derive(Clone, Debug)]
+pub(crate) enum Language {
+    /// CPython, by the interpreter that the platform runs too.
+    Python {
+        /// Path of the interpreter.
+        interpreter: PathBuf,
+    },
+    /// Node.js.
+    Node {
+        /// Path of the interpreter.
+        interpreter: PathBuf,
+    },
+    /// A static binary.
+    Compiled,
+}
+
+impl Language {
+    /// The languages that this machine can run.
+    pub(crate) fn available() -> Vec<Self> {
+        let exists = |path: &str| Path::new(path).exists().then(|| PathBuf::from(path));
+        let python = exists("/usr/bin/python3").map(|interpreter| Self::Python { interpreter });
+        let node = exists("/usr/bin/node").map(|interpreter| Self::Node { interpreter });
+        python.into_iter().chain(node).chain([Self::Compiled]).collect()
+    }
+
+    /// What a report calls it.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Python { .. } => "python",
+            Self::Node { .. } => "node",
+            Self::Compiled => "compiled",
+        }
+    }
+
+    /// Writes the function's files and gives its runtime, if it cannot be found by looking.
+    fn write(&self, directory: &Path) -> Result<Option<String>> {
+        match self {
+            Self::Python { interpreter } => {
+                std::fs::write(directory.join("app.py"), PYTHON)?;
+                let code = "import sys; print('python3.%d' % sys.version_info[1])";
+                let output = Command::new(interpreter).args(["-I", "-S", "-c", code]).output()?;
+                Ok(Some(String::from_utf8(output.stdout)?.trim().to_owned()))
+            }
+            Self::Node { interpreter } => {
+                std::fs::write(directory.join("index.js"), NODE)?;
+                let output = Command::new(interpreter).arg("--version").output()?;
+                let version = String::from_utf8(output.stdout)?;
+                let major = version.trim_start_matches('v').split('.').next().unwrap_or_default();
+                Ok(Some(format!("nodejs{major}.x")))
+            }
+            Self::Compiled => {
+                let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("../tests/functions/static/bootstrap.rs");
+                let status = Command::new("rustc")
+                    .args([
+                        "--edition=2021",
+                        "-O",
+                        "-Ctarget-feature=+crt-static",
+                        "-Cstrip=symbols",
+                    ])
+                    .arg(source)
+                    .arg("-o")
+                    .arg(directory.join("bootstrap"))
+                    .status()?;
+                ensure!(status.success(), "rustc could not build the compiled function");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    binary: PathBuf,
+    address: SocketAddr,
+    data: TempDir,
+    server: Child,
+    pinning: Pinning,
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        // SIGTERM, so that it tidies up; nothing can be done about a server that is gone already.
+        drop(Command::new("kill").arg(self.server.id().to_string()).status());
+        drop(self.server.wait());
+    }
+}
+
+impl Platform {
+    /// Starts a server where its side belongs, and leaves the caller on the load's side.
+    pub(crate) fn start(binary: &Path, pinning: Pinning) -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("lacewing-bench-").tempdir()?;
+        pinning.apply(Side::Server)?;
+        let mut server = Command::new(binary)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.path().join("data"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        pinning.apply(Side::Load)?;
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().context("a pipe was asked for")?)
+            .read_line(&mut line)?;
+        let address = line
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| {
+                rest.split(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).next()
+            })
+            .with_context(|| format!("no address in the ready line {line:?}"))?
+            .parse()?;
+        Ok(Self { binary: binary.to_owned(), address, data, server, pinning })
+    }
+
+    /// Deploys the function of one language and makes a signed request for it.
+    pub(crate) fn deploy(&self, language: &Language) -> Result<Function> {
+        self.pinning.apply(Side::Load)?;
+        let name = format!("bench-{}", language.name());
+        let directory = self.data.path().join(&name);
+        std::fs::create_dir(&directory)?;
+        let runtime = language.write(&directory)?;
+        let mut deploy = self.lacewing("deploy");
+        deploy.arg(&directory).args(["--name", &name]);
+        if let Some(runtime) = runtime {
+            deploy.args(["--runtime", &runtime]);
+        }
+        let output = deploy.output()?;
+        ensure!(
+            output.status.success(),
+            "deploy failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(Function { target: self.signed_request(&name)? })
+    }
+
+    fn lacewing(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg(verb).args(["--endpoint", &format!("http://{}", self.address)]);
+        command.arg("--data-dir").arg(self.data.path().join("data"));
+        command
+    }
+
+    fn signed_request(&self, name: &str) -> Result<Target> {
+        let path = format!("/2015-03-31/functions/{name}/invocations");
+        let request = http::Request::builder()
+            .method("POST")
+            .uri(format!("http://{}{path}", self.address))
+            .header("host", self.address.to_string())
+            .body(())?;
+        let (mut parts, ()) = request.into_parts();
+        let credentials = read_credentials(&self.data.path().join("data/credentials"))?;
+        sign(&mut parts, &credentials)?;
+        let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned);
+        let headers: Vec<(String, String)> = parts
+            .headers
+            .iter()
+            .map(|(name, value)| Ok((name.to_string(), text(value)?)))
+            .collect::<Result<_>>()?;
+        Ok(Target::post(self.address, &path, &headers, EVENT.as_bytes()))
+    }
+}
+
+/// Signs once for many requests: a replay is accepted for five minutes.
+fn sign(parts: &mut http::request::Parts, credentials: &Credentials) -> Result<()> {
+    let region = Region::new("us-east-1")?;
+    let signer = sigv4::Signer { credentials, region: &region, service: "lambda" };
+    signer.sign(parts, sigv4::Payload::Bytes(EVENT.as_bytes()), SystemClock.now())?;
+    Ok(())
+}
+
+fn read_credentials(path: &Path) -> Result<Credentials> {
+    let text = std::fs::read_to_string(path)?;
+    let value = |key: &str| {
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(name, _)| name.trim() == key)
+            .map(|(_, value)| value.trim().to_owned())
+            .with_context(|| format!("no {key} in {}", path.display()))
+    };
+    Ok(Credentials {
+        access_key_id: value("aws_access_key_id")?,
+        secret_access_key: Secret::new(value("aws_secret_access_key")?),
+        session_token: None,
+        expires: None,
+    })
+}
+
+/// A deployed function that can be asked.
+#[derive(Debug)]
+pub(crate) struct Function {
+    target: Target,
+}
+
+impl Function {
+    /// Where to send requests.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+}

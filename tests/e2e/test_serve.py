@@ -1,0 +1,166 @@
+"""The server as a process: one ready line, health, an orderly stop, and what a crash leaves."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+from harness import Functions, Server, binary
+
+SLOW = "import time\ndef handler(event, c):\n    time.sleep(event)\n    return 'done'\n"
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes below a process, from /proc."""
+    parents = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(") ", 1)[1].split()[1])
+            except OSError:
+                continue
+    found = {pid}
+    while True:
+        more = {child for child, parent in parents.items() if parent in found} - found
+        if not more:
+            return found - {pid}
+        found |= more
+
+
+def cgroups() -> set[str]:
+    return {str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob("lacewing-*")}
+
+
+def mounts() -> list[str]:
+    return sorted(pathlib.Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def wait_until(holds, within: float = 10) -> bool:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return holds()
+
+
+def test_the_ready_line_and_health_answer(server):
+    assert server.endpoint in server.ready_line
+    assert server.ready_line.count("\n") == 1
+    assert server.health() == 200
+
+
+def test_a_stop_lets_a_running_invocation_finish(own_server):
+    server = own_server()
+    own = Functions(server)
+    name = own.python(SLOW)
+    own.invoke(name, 0)
+    answers = []
+    caller = threading.Thread(target=lambda: answers.append(own.invoke(name, 2).payload))
+    caller.start()
+    time.sleep(0.5)
+    assert server.stop() == 0
+    caller.join()
+    assert answers == ["done"]
+
+
+def test_a_second_server_on_the_same_data_is_refused(own_server):
+    server = own_server()
+    second = subprocess.run(
+        [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(server.data_dir)],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert second.returncode != 0
+    assert str(server.data_dir) in second.stderr
+    assert server.health() == 200
+
+
+def test_a_kill_leaves_nothing_and_loses_nothing(own_server):
+    mounts_before, cgroups_before = mounts(), cgroups()
+    server = own_server()
+    own = Functions(server)
+    name = own.python(SLOW, MemorySize=256)
+    own.invoke(name, 0)
+    below = descendants(server.process.pid)
+    assert len(below) >= 2
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait(10)
+    assert wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in below))
+    assert mounts() == mounts_before
+
+    again = own_server()
+    assert Functions(again).invoke(name, 0).payload == "done"
+    configuration = again.client().get_function_configuration(FunctionName=name)
+    assert configuration["MemorySize"] == 256
+    assert again.stop() == 0
+    assert cgroups() == cgroups_before
+
+
+def test_another_server_is_left_alone(own_server):
+    first = own_server(name="first")
+    own = Functions(first)
+    name = own.python("count = 0\ndef handler(e, c):\n    global count\n    count += 1\n    return count\n")
+    assert own.invoke(name).payload == 1
+    second = own_server(name="second")
+    second.kill()
+    own_server(name="second")
+    assert own.invoke(name).payload == 2
+
+
+def test_a_newer_data_format_is_refused_by_name(own_server, tmp_path):
+    server = own_server(name="old")
+    assert server.stop() == 0
+    (server.data_dir / "format").write_text("999\n")
+    refused = subprocess.run(
+        [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(server.data_dir)],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "999" in refused.stderr
+
+
+def test_an_unknown_setting_is_refused_by_name(tmp_path):
+    config = tmp_path / "lacewing.toml"
+    config.write_text("no_such_setting = 1\n")
+    refused = subprocess.run(
+        [str(binary()), "serve", "--config", str(config), "--data-dir", str(tmp_path / "d")],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "no_such_setting" in refused.stderr
+
+
+def test_secrets_are_not_in_the_data_directory_in_the_clear(own_server):
+    server = own_server()
+    own = Functions(server)
+    own.python(SLOW, Environment={"Variables": {"TOKEN": "clear-text-canary"}})
+    assert server.stop() == 0
+    for private in (server.data_dir, server.data_dir / "credentials", server.data_dir / "master.key"):
+        assert private.stat().st_mode & 0o077 == 0, private
+    _, secret = server.credentials()
+    for path in server.data_dir.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"clear-text-canary" not in content, path
+            assert path.name == "credentials" or secret.encode() not in content, path
+
+
+def test_lenient_roles_take_any_role(own_server):
+    server = own_server("--lenient-roles")
+    own = Functions(server)
+    role = "arn:aws:iam::123456789012:role/service-role/whatever"
+    name = own.python("def handler(e, c): return 1", Role=role)
+    assert own.invoke(name).payload == 1
+    assert server.client().get_function_configuration(FunctionName=name)["Role"] == role
+
+
+def test_a_missing_runtime_is_substituted_when_asked_to(own_server):
+    server = own_server("--substitute-runtimes")
+    own = Functions(server)
+    name = own.python("import sys\ndef handler(e, c): return sys.version_info.minor", Runtime="python3.99")
+    answer = own.invoke(name, LogType="Tail")
+    assert isinstance(answer.payload, int)
+    reason = server.client().get_function_configuration(FunctionName=name).get("StateReason", "")
+    assert "python3.99" in reason
