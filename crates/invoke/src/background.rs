@@ -23,7 +23,10 @@ const TICK: Duration = Duration::from_millis(500);
 /// How often usage is handed over.
 const USAGE: Duration = Duration::from_secs(1);
 /// Log batches that are handed over at a time.
-const LOG_BATCHES: usize = 256;
+const LOG_BATCHES: usize = 4_096;
+/// How long log batches are gathered: one durable write for all that came meanwhile, and nobody is
+/// woken by each of them.
+const GATHER: Duration = Duration::from_millis(100);
 /// How long the last logs may take.
 const LAST_LOGS: Duration = Duration::from_secs(2);
 
@@ -114,6 +117,8 @@ async fn hand_over_usage<S: Source>(door: &Door<S>) {
 async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
     let mut batches = Vec::new();
     while logs.next_many(&mut batches, LOG_BATCHES).await > 0 {
+        tokio::time::sleep(GATHER).await;
+        logs.take_waiting(&mut batches, LOG_BATCHES);
         keep(door, std::mem::take(&mut batches)).await;
     }
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lacewing_model::usage::{Ending, UsageRecord};
-use lacewing_model::{Clock, Error, Function, Invocation, Outcome, Reply, RequestId, Result};
+use lacewing_model::{
+    ByteSize, Clock, Error, Function, Invocation, Outcome, Reply, RequestId, Result,
+};
 use lacewing_runtime::{Completion, Instance, StartRequest, Starter};
 use lacewing_services::{Identity, Services};
 use lacewing_store::Store;
@@ -186,7 +188,15 @@ impl Serve for Instance {
         Self::is_reusable(self)
     }
 
-    fn memory_used(&self) -> lacewing_model::ByteSize {
+    fn last_memory(&self) -> ByteSize {
+        Self::last_memory(self)
+    }
+
+    fn is_alive(&self) -> bool {
+        Self::is_alive(self)
+    }
+
+    fn memory_used(&self) -> ByteSize {
         Self::memory_used(self)
     }
 

@@ -31,6 +31,8 @@ pub struct Instance {
     body: Body,
     /// Time of the init phase, until an invocation has told it.
     init: Option<Duration>,
+    /// What it used when it was last measured.
+    memory: ByteSize,
 }
 
 /// What there is to serve an invocation.
@@ -77,7 +79,8 @@ impl Instance {
     /// # Errors
     /// Only for a fault of the platform.
     pub(crate) async fn start(blueprint: Blueprint, log: LogWriter) -> Result<Self> {
-        let mut instance = Self { blueprint, log, body: Body::Cold, init: None };
+        let mut instance =
+            Self { blueprint, log, body: Body::Cold, init: None, memory: ByteSize::ZERO };
         instance.log.platform(instance.blueprint.init_start_line());
         let (began, result) = instance.initialise(Instant::now() + limits::INIT_TIMEOUT).await;
         match result {
@@ -108,12 +111,19 @@ impl Instance {
         self.complete(call, verdict, began.elapsed().min(limit))
     }
 
-    /// Whether it can serve another invocation.
+    /// Whether it can serve another invocation, as far as its last one told; asks nobody.
     pub fn is_reusable(&self) -> bool {
-        match &self.body {
-            Body::Ready(process) => process.is_alive(),
-            Body::Cold | Body::Spent => false,
-        }
+        matches!(self.body, Body::Ready(_))
+    }
+
+    /// The most memory it had used at the end of its last invocation; asks nobody.
+    pub fn last_memory(&self) -> ByteSize {
+        self.memory
+    }
+
+    /// Whether its process is there.
+    pub fn is_alive(&self) -> bool {
+        matches!(&self.body, Body::Ready(process) if process.is_alive())
     }
 
     /// Memory it uses now.
@@ -208,6 +218,7 @@ impl Instance {
     /// Writes the closing lines and sums up.
     fn complete(&mut self, call: &Invocation, verdict: Verdict, spent: Duration) -> Completion {
         let Verdict { result, peak } = verdict;
+        self.memory = peak;
         let limit = self.blueprint.timeout();
         let init = self.init.take();
         let duration = if matches!(result, Err(Failure::Timeout)) { limit } else { spent };

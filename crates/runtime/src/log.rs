@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use lacewing_model::{Clock, FunctionKey, RequestId, Timestamp, limits};
 
 /// Batches that may wait to be taken.
-const WAITING: usize = 1_024;
+const WAITING: usize = 8_192;
 /// A batch is sent during an invocation when it has so many bytes.
 const BATCH: usize = 64 * 1024;
 /// Bytes that one Instance keeps while nobody takes its batches.
@@ -84,6 +84,12 @@ impl LogReceiver {
     /// Waits for at least one batch and takes at most `limit`; 0 when none can come any more.
     pub async fn next_many(&mut self, batches: &mut Vec<LogBatch>, limit: usize) -> usize {
         self.0.recv_many(batches, limit).await
+    }
+
+    /// Takes what is there, at most `limit`, without waiting.
+    pub fn take_waiting(&mut self, batches: &mut Vec<LogBatch>, limit: usize) {
+        let waiting = std::iter::from_fn(|| self.0.try_recv().ok());
+        batches.extend(waiting.take(limit));
     }
 }
 

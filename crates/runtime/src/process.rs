@@ -169,7 +169,7 @@ impl Process {
 
     /// The most memory it has used, as a part of what it may use.
     pub(crate) fn peak(&self, limit: ByteSize) -> ByteSize {
-        ByteSize::bytes(self.memory().peak).min(limit)
+        ByteSize::bytes(self.sandbox.get_ref().memory_peak().unwrap_or_default()).min(limit)
     }
 
     /// Kills it, logs the last of its output, and waits until nothing is left of it.

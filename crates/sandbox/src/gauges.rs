@@ -12,14 +12,20 @@ use crate::wire::Gauge;
 /// Reads how much memory is and was used.
 pub(crate) fn memory(gauges: &[(Gauge, OwnedFd)]) -> io::Result<MemoryUse> {
     let current = number(&read(gauges, Gauge::MemoryCurrent)?)?;
-    let peak = match read(gauges, Gauge::MemoryPeak) {
-        Ok(text) => number(&text)?,
-        // Before Linux 5.19 v2 does not keep it.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => current,
-        Err(error) => return Err(error),
-    };
+    let peak = memory_peak(gauges)?;
     let oom_kills = keyed(&read(gauges, Gauge::MemoryEvents)?, "oom_kill").unwrap_or(0);
     Ok(MemoryUse { current, peak, oom_kills })
+}
+
+/// Reads the most memory that was used: one read, for whoever asks after every invocation.
+pub(crate) fn memory_peak(gauges: &[(Gauge, OwnedFd)]) -> io::Result<u64> {
+    match read(gauges, Gauge::MemoryPeak) {
+        // Before Linux 5.19 v2 does not keep it.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            number(&read(gauges, Gauge::MemoryCurrent)?)
+        }
+        text => number(&text?),
+    }
 }
 
 /// Reads how much processor time was used.

@@ -113,6 +113,14 @@ impl Sandbox {
         self.control.quota(self.id, quota)
     }
 
+    /// Reads the most memory that was used so far; like [`Sandbox::memory`], but one read only.
+    pub fn memory_peak(&self) -> io::Result<u64> {
+        match self.last.get() {
+            Some(last) => Ok(last.peak),
+            None => gauges::memory_peak(self.gauges()),
+        }
+    }
+
     /// Reads the memory gauges; after the end of the program what init read last.
     ///
     /// `Unsupported` before `Ready` and where there is no memory cgroup. After a kill there is nothing

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use lacewing_model::function::State;
 use lacewing_model::usage::Trigger;
-use lacewing_model::{ByteSize, FunctionKey, Kind, Qualifier, SystemClock};
+use lacewing_model::{FunctionKey, Kind, Qualifier, SystemClock};
 use lacewing_runtime::{LogBatch, LogLine};
 use lacewing_services::{ConfigPatch, LogQuery, NewFunction};
 use lacewing_store::seal::{Sealer, TokenSealer};

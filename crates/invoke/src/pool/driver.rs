@@ -53,6 +53,10 @@ pub(crate) trait Source: Debug + Send + Sync + 'static {
 pub(crate) trait Serve: Debug + Send + 'static {
     fn invoke(&mut self, call: &Invocation) -> impl Future<Output = Completion> + Send;
     fn is_reusable(&self) -> bool;
+    fn last_memory(&self) -> ByteSize;
+    /// Asks the system, unlike `is_reusable`: for ticks, not for the warm path.
+    fn is_alive(&self) -> bool;
+    /// Asks the system, unlike `last_memory`.
     fn memory_used(&self) -> ByteSize;
     fn retire(self) -> impl Future<Output = ()> + Send;
 }
@@ -159,7 +163,7 @@ impl<S: Source> Pool<S> {
             inner.measured = ids.get(MEASURED).copied().unwrap_or(InstanceId(0));
             for instance in ids.into_iter().take(MEASURED) {
                 let Some(parked) = inner.parked.get(&instance) else { continue };
-                let (memory, reusable) = (parked.memory_used(), parked.is_reusable());
+                let (memory, reusable) = (parked.memory_used(), parked.is_alive());
                 let commands = inner.core.on(Event::Measured { instance, memory, reusable }, now);
                 inner.apply(commands, None, None, now, &mut later);
             }

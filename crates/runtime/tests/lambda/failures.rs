@@ -160,9 +160,9 @@ def handler(event, context):
     let mut instance = bed.start(&Source::python(code)).await;
     returned(&instance.invoke(&call("\"die\"")).await);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!instance.is_reusable());
+    assert!(!instance.is_alive());
     let done = instance.invoke(&call("\"live\"")).await;
     returned(&done);
-    assert!(instance.is_reusable());
+    assert!(instance.is_alive());
     bed.close(vec![instance]).await;
 }

@@ -66,7 +66,7 @@ impl<S: Source> Drop for Lease<S> {
     fn drop(&mut self) {
         let Some(instance) = self.instance.take() else { return };
         let reusable = self.is_whole && instance.is_reusable();
-        let event = Event::Done { instance: self.id, memory: instance.memory_used(), reusable };
+        let event = Event::Done { instance: self.id, memory: instance.last_memory(), reusable };
         self.shared.clone().note_with(event, Some((self.id, instance)), None);
     }
 }

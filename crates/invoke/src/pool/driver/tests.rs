@@ -98,8 +98,16 @@ impl Serve for FakeInstance {
         !self.is_dead && !self.fakes.all_dead.load(Ordering::SeqCst)
     }
 
-    fn memory_used(&self) -> ByteSize {
+    fn last_memory(&self) -> ByteSize {
         ByteSize::mebibytes(20)
+    }
+
+    fn is_alive(&self) -> bool {
+        self.is_reusable()
+    }
+
+    fn memory_used(&self) -> ByteSize {
+        self.last_memory()
     }
 
     async fn retire(self) {
