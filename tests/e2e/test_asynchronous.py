@@ -12,7 +12,7 @@ def handler(event, context):
 """
 
 
-def handled(server, name: str, at_least: int, within: float = 30) -> list[int]:
+def handled(server, name: str, at_least: int, within: float = 60) -> list[int]:
     """The numbers that the function's log says it handled."""
     deadline = time.monotonic() + within
     while True:

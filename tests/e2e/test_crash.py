@@ -92,7 +92,7 @@ def counts(server) -> dict:
     return {
         "processes": len(descendants(pid)),
         "mounts": len(mounts()),
-        "cgroups": len(cgroups()),
+        "cgroups": len(cgroups(server)),
         "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
     }
 

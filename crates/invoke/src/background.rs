@@ -116,10 +116,20 @@ async fn hand_over_usage<S: Source>(door: &Door<S>) {
 
 async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
     let mut batches = Vec::new();
-    while logs.next_many(&mut batches, LOG_BATCHES).await > 0 {
+    door.log_rounds.begin();
+    loop {
+        tokio::select! {
+            count = logs.next_many(&mut batches, LOG_BATCHES) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            () = door.log_rounds.wanted() => {}
+        }
         tokio::time::sleep(GATHER).await;
         logs.take_waiting(&mut batches, LOG_BATCHES);
         keep(door, std::mem::take(&mut batches)).await;
+        door.log_rounds.end_round();
     }
 }
 

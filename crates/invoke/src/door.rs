@@ -17,6 +17,7 @@ use lacewing_services::{Identity, Services};
 use lacewing_store::Store;
 
 use crate::journal::{Journal, Position};
+use crate::log_rounds::LogRounds;
 use crate::pool::core::Config;
 use crate::pool::driver::{Pool, Serve, Source};
 use crate::{Options, admission, events};
@@ -41,6 +42,7 @@ pub(crate) struct Door<S: Source> {
     pub(crate) journal: Arc<Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: events::Inbox,
+    pub(crate) log_rounds: LogRounds,
 }
 
 /// An invocation that is over.
@@ -75,7 +77,14 @@ impl<S: Source> Door<S> {
             .map_err(|error| Error::internal("usage journal", error))?;
         let pool = Pool::new(config(options), source, clock.clone());
         let events = events::Inbox::new(store.queue, options.account_concurrency);
-        Ok(Self { services, pool, journal: Arc::new(journal), clock, events })
+        Ok(Self {
+            services,
+            pool,
+            journal: Arc::new(journal),
+            clock,
+            events,
+            log_rounds: LogRounds::new(),
+        })
     }
 
     /// Serves a caller who waits for the answer.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! At least once: an event whose server dies becomes visible again after [`VISIBILITY`], which is
-//! short and extended while the event is being served. Its usage record is made durable before it
-//! is acknowledged. What the function itself answers, an error too, ends the event for now:
+//! short and extended while the event is being served. Its usage record and its log are made durable
+//! before it is acknowledged. What the function itself answers, an error too, ends the event for now:
 //! retries and destinations are built on this later.
 
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ mod worker;
 pub(crate) use worker::run as run_worker;
 
 /// How long a taken event is hidden before it must be extended.
-const VISIBILITY: Duration = Duration::from_secs(30);
+const VISIBILITY: Duration = Duration::from_secs(10);
 /// The first segment of the queues' keys.
 const SEGMENT: &str = "async";
 

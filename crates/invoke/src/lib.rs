@@ -15,6 +15,7 @@ mod background;
 mod door;
 mod events;
 pub mod journal;
+mod log_rounds;
 mod options;
 pub mod pool;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use lacewing_store::{Key, Prefix};
 use super::{VISIBILITY, envelope, function_of};
 use crate::admission;
 use crate::door::{Door, Finished};
+use crate::journal::Position;
 use crate::pool::driver::Source;
 
 /// Most events of one function that are taken in one turn.
@@ -28,8 +29,10 @@ const TURN: usize = 4;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often all queues are listed.
 const LIST: Duration = Duration::from_secs(10);
-/// How long the acknowledgement waits for the usage record to be durable.
-const USAGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the acknowledgement waits for the usage record and the log to be durable.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+/// Events that may wait for that at a time; they hold no slot.
+const SETTLING: usize = 4_096;
 /// Longest pause before an event is tried again.
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
 
@@ -37,6 +40,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(300);
 struct Worker<S: Source> {
     door: Arc<Door<S>>,
     slots: Arc<Semaphore>,
+    settling: Arc<Semaphore>,
     queues: BTreeMap<Key, Line>,
 }
 
@@ -50,14 +54,16 @@ struct Line {
 /// What becomes of an event.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Over,
+    /// It is over once what is known of it is durable; its usage record ends here, if there is one.
+    Over(Option<Position>),
     Again,
 }
 
 /// Serves events until `stop`, or until the inbox is drained.
 pub(crate) async fn run<S: Source>(door: Arc<Door<S>>, stop: &CancellationToken) {
     let slots = Arc::new(Semaphore::new(door.events.slots));
-    let mut worker = Worker { door: door.clone(), slots, queues: BTreeMap::new() };
+    let settling = Arc::new(Semaphore::new(SETTLING));
+    let mut worker = Worker { door: door.clone(), slots, settling, queues: BTreeMap::new() };
     tokio::select! {
         () = stop.cancelled() => {}
         () = door.events.stop.cancelled() => {}
@@ -145,7 +151,8 @@ impl<S: Source> Worker<S> {
         let receipts = queue.take(key, permits.len(), Duration::ZERO, VISIBILITY).await?;
         let count = receipts.len();
         for (receipt, permits) in receipts.into_iter().zip(permits) {
-            let work = serve(self.door.clone(), function.clone(), receipt, permits);
+            let (door, settling) = (self.door.clone(), self.settling.clone());
+            let work = serve(door, function.clone(), receipt, permits, settling);
             self.door.events.tasks.spawn(work);
         }
         if count == 0 {
@@ -172,6 +179,7 @@ async fn serve<S: Source>(
     function: FunctionKey,
     receipt: Receipt,
     permits: [OwnedSemaphorePermit; 2],
+    settling: Arc<Semaphore>,
 ) {
     let work = verdict(&door, function, &receipt);
     let mut work = std::pin::pin!(work);
@@ -185,15 +193,32 @@ async fn serve<S: Source>(
             }
         }
     };
+    let _settling = settling.acquire().await;
+    drop(permits);
+    door.events.wake.notify_one();
     let settled = match verdict {
-        Verdict::Over => door.events.queue.ack(&receipt).await,
+        Verdict::Over(usage) => {
+            make_durable(&door, usage).await;
+            door.events.queue.ack(&receipt).await
+        }
         Verdict::Again => door.events.queue.release(&receipt, delay(receipt.attempts)).await,
     };
     if let Err(error) = settled {
         tracing::warn!(error = %error, "Event not settled: it will run again.");
     }
-    drop(permits);
     door.events.wake.notify_one();
+}
+
+/// Waits until the usage record and the log of an event are durable, within reason.
+async fn make_durable<S: Source>(door: &Door<S>, usage: Option<Position>) {
+    if let Some(position) = usage
+        && !door.journal.synced(position, RECORD_PATIENCE).await
+    {
+        tracing::warn!("Usage of an event not durable yet.");
+    }
+    if tokio::time::timeout(RECORD_PATIENCE, door.log_rounds.kept()).await.is_err() {
+        tracing::warn!("Log of an event not durable yet.");
+    }
 }
 
 async fn verdict<S: Source>(door: &Door<S>, function: FunctionKey, receipt: &Receipt) -> Verdict {
@@ -205,7 +230,7 @@ async fn verdict<S: Source>(door: &Door<S>, function: FunctionKey, receipt: &Rec
         }
         Err(error) => {
             tracing::error!(error = %error, id = receipt.id.as_u64(), "Unreadable event dropped.");
-            return Verdict::Over;
+            return Verdict::Over(None);
         }
     };
     let request_id = call.request_id;
@@ -221,16 +246,11 @@ async fn verdict<S: Source>(door: &Door<S>, function: FunctionKey, receipt: &Rec
         Ok(finished) => {
             let waited = door.clock.now().since(accepted).as_millis();
             log_end(&finished, request_id, waited);
-            if let Some(position) = finished.usage
-                && !door.journal.synced(position, USAGE_PATIENCE).await
-            {
-                tracing::warn!(%request_id, "Usage of an event not durable yet.");
-            }
-            Verdict::Over
+            Verdict::Over(finished.usage)
         }
         Err(error) if error.kind() == Kind::NotFound => {
             tracing::warn!(%request_id, "Event dropped: its function was deleted.");
-            Verdict::Over
+            Verdict::Over(None)
         }
         Err(error) => {
             let attempts = receipt.attempts;
