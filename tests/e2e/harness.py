@@ -209,3 +209,13 @@ class Answer:
         import base64
 
         return base64.b64decode(self.log_result).decode()
+
+
+def logs(server: Server, name: str) -> list[str]:
+    """What `lacewing logs` shows of a function, record by record."""
+    answer = subprocess.run(
+        [str(binary()), "logs", name, "--output", "json"],
+        env=server.environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    return [json.loads(line)["text"].rstrip("\n") for line in answer.stdout.splitlines()]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness import Functions
+from harness import Functions, logs
 
 NOTE = """
 def handler(event, context):
@@ -21,20 +21,6 @@ def handled(server, name: str, at_least: int, within: float = 60) -> list[int]:
         if len(set(numbers)) >= at_least or time.monotonic() > deadline:
             return numbers
         time.sleep(0.2)
-
-
-def logs(server, name: str) -> list[str]:
-    import json
-    import subprocess
-
-    from harness import binary
-
-    answer = subprocess.run(
-        [str(binary()), "logs", name, "--output", "json"],
-        env=server.environment(), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
-    return [json.loads(line)["text"].rstrip("\n") for line in answer.stdout.splitlines()]
 
 
 def test_an_event_is_accepted_and_run_once(server, functions):

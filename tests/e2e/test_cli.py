@@ -127,3 +127,9 @@ def test_the_demo_runs_and_removes_itself():
     assert answer.returncode == 0, answer.stderr
     for word in ("python", "node", "compiled"):
         assert word in answer.stdout.lower()
+
+
+def test_logs_show_an_invocation_that_has_just_ended(server, functions):
+    name = functions.python("def handler(e, c): print('just now')")
+    functions.invoke(name)
+    assert "just now" in lacewing(server, "logs", name).stdout

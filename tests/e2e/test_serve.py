@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from harness import Functions, Server, binary
+from harness import Functions, Server, binary, logs
 
 SLOW = "import time\ndef handler(event, c):\n    time.sleep(event)\n    return 'done'\n"
 
@@ -66,6 +66,8 @@ def test_a_stop_lets_a_running_invocation_finish(own_server):
     assert server.stop() == 0
     caller.join()
     assert answers == ["done"]
+    lines = logs(own_server(), name)
+    assert sum(line.startswith("REPORT ") for line in lines) == 2, lines
 
 
 def test_a_second_server_on_the_same_data_is_refused(own_server):

@@ -51,7 +51,13 @@ pub(crate) fn soak() -> Result<()> {
         "soak: unit and integration tests",
         nextest(&["run", "--workspace", "--locked", "--profile", "ci"])?.env("LACEWING_SOAK", "1"),
     )?;
-    pytest("soak: end-to-end tests", "tests/e2e", &[("LACEWING_SOAK", "1")])
+    let binary = target()?.join("release/lacewing");
+    let binary = binary.to_str().context("the target directory's name is not UTF-8")?;
+    pytest(
+        "soak: end-to-end tests",
+        "tests/e2e",
+        &[("LACEWING_SOAK", "1"), ("LACEWING_BIN", binary)],
+    )
 }
 
 /// Measures what SPECIFICATION.md promises.

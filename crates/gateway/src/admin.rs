@@ -116,6 +116,9 @@ async fn logs(inner: &Inner, call: &Call, name: &str) -> Answer {
     );
     inner.services.identity.authorize(&call.caller.principal, action, &arn)?;
     let _exists = inner.services.functions.get(&target.key)?;
+    if let Ok(invoker) = inner.invoker() {
+        invoker.logs_kept().await;
+    }
     let page = inner.services.logs.read(&target.key, log_query(call)?).await?;
     let document = serde_json::to_value(page)
         .map_err(|error| Error::internal("cannot write a page of log events", error))?;

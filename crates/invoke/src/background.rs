@@ -44,9 +44,8 @@ pub(crate) async fn run<S: Source>(
         until(stop, ticks(&door)),
         until(stop, follow_catalog(&door)),
         until(stop, usage(&door)),
-        until(stop, keep_logs(&door, &mut logs)),
+        keep_logs(&door, &mut logs, stop),
     );
-    drop(tokio::time::timeout(LAST_LOGS, last_logs(&door, &mut logs)).await);
     hand_over_usage(&door).await;
 }
 
@@ -114,10 +113,11 @@ async fn hand_over_usage<S: Source>(door: &Door<S>) {
     }
 }
 
-async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
+/// Keeps records in rounds until `stop`, then once more what has come by then.
+async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver, stop: &CancellationToken) {
     let mut batches = Vec::new();
     door.log_rounds.begin();
-    loop {
+    while !stop.is_cancelled() {
         tokio::select! {
             count = logs.next_many(&mut batches, LOG_BATCHES) => {
                 if count == 0 {
@@ -125,22 +125,30 @@ async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
                 }
             }
             () = door.log_rounds.wanted() => {}
+            () = stop.cancelled() => {}
         }
-        tokio::time::sleep(GATHER).await;
-        logs.take_waiting(&mut batches, LOG_BATCHES);
-        keep(door, std::mem::take(&mut batches)).await;
+        until(stop, tokio::time::sleep(GATHER)).await;
+        keep_waiting(door, logs, &mut batches).await;
         door.log_rounds.end_round();
+    }
+    let last = keep_waiting(door, logs, &mut batches);
+    if tokio::time::timeout(LAST_LOGS, last).await.is_err() {
+        tracing::warn!("The last log records were not kept in time.");
     }
 }
 
-/// Keeps what has already been written.
-async fn last_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver) {
-    let mut batches = Vec::new();
-    let at_once = Duration::ZERO;
-    while let Ok(1..) =
-        tokio::time::timeout(at_once, logs.next_many(&mut batches, LOG_BATCHES)).await
-    {
-        keep(door, std::mem::take(&mut batches)).await;
+/// Keeps the batches that were taken and all that wait.
+async fn keep_waiting<S: Source>(
+    door: &Door<S>,
+    logs: &mut LogReceiver,
+    batches: &mut Vec<LogBatch>,
+) {
+    loop {
+        logs.take_waiting(batches, LOG_BATCHES);
+        if batches.is_empty() {
+            return;
+        }
+        keep(door, std::mem::take(batches)).await;
     }
 }
 

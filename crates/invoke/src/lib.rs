@@ -109,6 +109,11 @@ impl Invoker {
         background::run(self.0, logs, &stop).await;
     }
 
+    /// Waits until all that functions have written before now can be read.
+    pub async fn logs_kept(&self) {
+        self.0.log_rounds.kept().await;
+    }
+
     /// Takes no more calls, waits for those in flight, ends all Instances. Gives the number of
     /// invocations that were not over within `grace`. [`Invoker::run`] should still be running, so
     /// that the last logs are kept.
