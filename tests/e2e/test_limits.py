@@ -49,22 +49,23 @@ def bomb() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "cause"),
     [
-        b"this is no zip archive",
-        empty_zip(),
-        zip_of({"app.py": HANDLER * 50})[:-30],
-        stored_zip("../outside.py"),
-        stored_zip("/etc/outside.py"),
-        stored_zip("link", b"/etc/passwd", 0o120777),
-        stored_zip("link", b"../../outside", 0o120777),
+        (b"this is no zip archive", "not a zip archive"),
+        (empty_zip(), "empty"),
+        (zip_of({"app.py": HANDLER * 50})[:-30], "broken"),
+        (stored_zip("../outside.py"), "../outside.py"),
+        (stored_zip("/etc/outside.py"), "/etc/outside.py"),
+        (stored_zip("link", b"/etc/passwd", 0o120777), "/etc/passwd"),
+        (stored_zip("link", b"../../outside", 0o120777), "../../outside"),
     ],
     ids=["no-zip", "empty", "truncated", "slip", "absolute", "absolute-link", "escaping-link"],
 )
-def test_a_bad_archive_is_refused(functions, content):
+def test_a_bad_archive_is_refused_with_its_cause(functions, content, cause):
     code, status, message = refused(functions, Code={"ZipFile": content})
     assert (code, status) == ("InvalidParameterValueException", 400)
-    assert message
+    assert message.startswith("Could not unzip uploaded file.")
+    assert cause in message
 
 
 def test_a_zip_bomb_is_refused_by_what_it_unpacks_to(functions):

@@ -27,14 +27,13 @@ def call(server, request) -> tuple[int, str, str]:
         return error.code, kind, error.read().decode()
 
 
-def signed(server, *, key=None, secret=None, token=None, service="lambda", age=0, body=b"", path=None):
+def keys(server, key=None, secret=None, token=None):
     own_key, own_secret = server.credentials()
-    credentials = botocore.credentials.Credentials(key or own_key, secret or own_secret, token)
-    path = path or "/2015-03-31/functions/"
-    request = botocore.awsrequest.AWSRequest(
-        method="POST" if body else "GET", url=server.endpoint + path, data=body
-    )
-    signer = botocore.auth.SigV4Auth(credentials, service, REGION)
+    return botocore.credentials.Credentials(key or own_key, secret or own_secret, token)
+
+
+def add_auth(signer, request, age=0):
+    """Signs a request as if it were `age` seconds ago."""
     moment = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=age)
 
     # botocore reads the time itself; a request of another age is made by handing it that time.
@@ -44,7 +43,22 @@ def signed(server, *, key=None, secret=None, token=None, service="lambda", age=0
         signer.add_auth(request)
     finally:
         botocore.auth.get_current_datetime = original
+
+
+def signed(server, *, key=None, secret=None, token=None, service="lambda", age=0, body=b"", path=None):
+    path = path or "/2015-03-31/functions/"
+    request = botocore.awsrequest.AWSRequest(
+        method="POST" if body else "GET", url=server.endpoint + path, data=body
+    )
+    add_auth(botocore.auth.SigV4Auth(keys(server, key, secret, token), service, REGION), request, age)
     return request
+
+
+class UnsignedPayload(botocore.auth.SigV4Auth):
+    """Signs a request and says of its body that it is not covered."""
+
+    def payload(self, request):
+        return "UNSIGNED-PAYLOAD"
 
 
 def test_a_valid_signature_is_accepted(server):
@@ -86,6 +100,34 @@ def test_a_changed_body_is_refused(server, functions):
     request.data = b'{"a": 2}'
     status, kind, _ = call(server, request)
     assert (status, kind) == (403, "InvalidSignatureException")
+
+
+def test_a_presigned_request_is_accepted_until_it_expires(server):
+    for age, status in [(0, 200), (50, 200), (70, 403)]:
+        signer = botocore.auth.SigV4QueryAuth(keys(server), "lambda", REGION, expires=60)
+        request = botocore.awsrequest.AWSRequest("GET", server.endpoint + "/2015-03-31/functions/")
+        add_auth(signer, request, age)
+        assert "X-Amz-Signature=" in request.url and "Authorization" not in request.headers
+        got, kind, body = call(server, request)
+        assert got == status, body
+        assert got == 200 or (kind == "InvalidSignatureException" and "expired" in body)
+
+
+def test_a_body_that_is_not_signed_is_accepted(server, functions):
+    name = functions.python("def handler(e, c): return e")
+    functions.invoke(name, 0)
+    request = botocore.awsrequest.AWSRequest(
+        "POST",
+        f"{server.endpoint}/2015-03-31/functions/{name}/invocations",
+        data=b'{"a": 1}',
+        headers={"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"},
+    )
+    add_auth(UnsignedPayload(keys(server), "lambda", REGION), request)
+    request.data = b'{"a": 2}'
+    status, _, body = call(server, request)
+    assert (status, body.replace(" ", "")) == (200, '{"a":2}')
+    request.url = request.url.replace(name, name + "x")
+    assert call(server, request)[:2] == (403, "InvalidSignatureException")
 
 
 def test_a_replay_inside_the_window_is_accepted(server):

@@ -8,7 +8,7 @@ use zip::result::ZipError;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The bytes are no zip archive at all.
-    #[error("not a zip archive")]
+    #[error("it is not a zip archive")]
     NotAnArchive,
     /// The archive has no entries.
     #[error("the archive is empty")]
@@ -46,7 +46,7 @@ pub enum ArchiveError {
         cap: u64,
     },
     /// A name leads out of the tree, through a link, or is no usable path.
-    #[error("the name {name:?} is not safe: {reason}")]
+    #[error("the entry {name:?} is not safe: {reason}")]
     UnsafePath {
         /// The name, cut to a readable length.
         name: String,
@@ -68,7 +68,7 @@ pub enum ArchiveError {
         name: String,
     },
     /// Two entries have the same path.
-    #[error("the path {name:?} occurs twice")]
+    #[error("the path {name:?} occurs twice, which Lacewing does not accept")]
     Duplicate {
         /// The path.
         name: String,

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Digest, FunctionKey, RuntimeId, Timestamp};
+use crate::{Digest, FunctionKey, RuntimeId, Timestamp, limits};
 
 /// One version of a function: what runs, how, and in what state it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,24 @@ pub struct FunctionConfig {
     pub environment: Option<Environment>,
     /// Tags of the function.
     pub tags: BTreeMap<String, String>,
+}
+
+impl FunctionConfig {
+    /// What Lambda documents for a function of which no more was said.
+    pub fn new(runtime: RuntimeId, handler: impl Into<String>, role: impl Into<String>) -> Self {
+        Self {
+            runtime,
+            handler: handler.into(),
+            role: role.into(),
+            description: String::new(),
+            timeout_seconds: limits::TIMEOUT_SECONDS.1,
+            memory_mb: limits::MEMORY_MB.1,
+            ephemeral_mb: limits::EPHEMERAL_MB.1,
+            architecture: Architecture::X86_64,
+            environment: None,
+            tags: BTreeMap::new(),
+        }
+    }
 }
 
 /// A machine architecture in Lambda's words.
@@ -132,4 +150,17 @@ pub struct StateReason {
     pub text: String,
     /// For programs, for example `Creating`.
     pub code: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_configuration_has_the_documented_defaults() {
+        let config = FunctionConfig::new(RuntimeId::python(3, 13), "app.handler", "role");
+        let sizes = (config.timeout_seconds, config.memory_mb, config.ephemeral_mb);
+        assert_eq!(sizes, (3, 128, 512));
+        assert_eq!(config.architecture, Architecture::X86_64);
+    }
 }

@@ -130,13 +130,14 @@ impl FromStr for Qualifier {
             return Ok(Self::Version(version));
         }
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
-            return Ok(Self::Alias(text.into()));
-        }
+        let must = match text.len() {
+            1..=128 if text.bytes().all(allowed) => return Ok(Self::Alias(text.into())),
+            0..=128 => r"satisfy regular expression pattern: (\$LATEST|[a-zA-Z0-9-_]+)",
+            _ => "have length less than or equal to 128",
+        };
         let message = format!(
             "1 validation error detected: Value '{text}' at 'qualifier' failed to satisfy \
-             constraint: Member must satisfy regular expression pattern: \
-             (|[a-zA-Z0-9$_-]+)"
+             constraint: Member must {must}"
         );
         Err(Error::new(Kind::Constraint, message))
     }

@@ -33,8 +33,6 @@ pub const MEMORY_MB: (u32, u32, u32) = (128, 128, 10_240);
 pub const EPHEMERAL_MB: (u32, u32, u32) = (512, 512, 10_240);
 /// Tags of one function.
 pub const TAGS: usize = 50;
-/// Layers of one function.
-pub const LAYERS: usize = 5;
 /// Length of a function name.
 pub const FUNCTION_NAME: usize = 64;
 /// Length of a handler.
@@ -43,14 +41,15 @@ pub const HANDLER: usize = 128;
 pub const DESCRIPTION: usize = 256;
 /// Concurrent invocations of an account.
 pub const ACCOUNT_CONCURRENCY: u32 = 1_000;
-/// Part of the account's concurrency that cannot be reserved.
-pub const UNRESERVED_CONCURRENCY: u32 = 100;
 /// Stored code of an account.
 pub const CODE_STORAGE: ByteSize = ByteSize::bytes(75 * 1024 * 1024 * 1024);
 /// Time an on-demand Instance has for its init phase before it is retried inside the invocation.
 pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Processes and threads of one Instance.
 pub const PROCESSES: u32 = 1_024;
+/// Processes of one Instance's user, its `RLIMIT_NPROC`; not documented, `ulimit -u` of a function on
+/// Lambda says so.
+pub const USER_PROCESSES: u64 = 742;
 /// Open files of one process in an Instance.
 pub const OPEN_FILES: u64 = 1_024;
 /// Bytes of log that `LogType=Tail` answers.

@@ -42,46 +42,92 @@ impl RuntimeId {
     }
 }
 
-impl FromStr for RuntimeId {
-    type Err = Error;
+/// What a function may be created with: the runtimes of the languages we run that AWS supports.
+const SUPPORTED: [&str; 12] = [
+    "nodejs18.x",
+    "nodejs20.x",
+    "nodejs22.x",
+    "nodejs24.x",
+    "python3.9",
+    "python3.10",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "python3.14",
+    "provided.al2",
+    "provided.al2023",
+];
+/// Identifiers of another form that AWS once had.
+const RETIRED: [&str; 6] =
+    ["nodejs", "nodejs4.3", "nodejs6.10", "nodejs8.10", "python2.7", "provided"];
+/// The oldest versions that a function may be created with.
+const OLDEST: [RuntimeId; 2] = [RuntimeId::python(3, 9), RuntimeId::node(18)];
 
-    /// Reads an identifier of a language that Lacewing can run; whether this machine has that
-    /// version is another question.
-    fn from_str(text: &str) -> Result<Self> {
-        let unknown = || {
-            let message = format!(
-                "Value {text} at 'runtime' failed to satisfy constraint: Member must satisfy \
-                 pattern: [python3.N, nodejsN.x, provided.al2023, provided.al2]"
-            );
-            Error::new(Kind::Invalid, message)
-        };
-        let number = |digits: &str| -> Result<u16> {
+impl RuntimeId {
+    /// Reads an identifier of a language that Lacewing can run, of whatever age.
+    fn read(text: &str) -> Option<Self> {
+        let number = |digits: &str| -> Option<u16> {
             let plain = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
-            if !plain {
-                return Err(unknown());
-            }
-            digits.parse().map_err(|_| unknown())
+            digits.parse().ok().filter(|_| plain)
         };
         match text {
-            "provided.al2" => return Ok(Self { family: Family::Provided, version: (2, 0) }),
-            "provided.al2023" => return Ok(Self { family: Family::Provided, version: (2023, 0) }),
+            "provided.al2" => return Some(Self { family: Family::Provided, version: (2, 0) }),
+            "provided.al2023" => {
+                return Some(Self { family: Family::Provided, version: (2023, 0) });
+            }
             _ => {}
         }
         if let Some(minor) = text.strip_prefix("python3.") {
-            return Ok(Self::python(3, number(minor)?));
+            return Some(Self::python(3, number(minor)?));
         }
-        if let Some(major) = text.strip_prefix("nodejs").and_then(|rest| rest.strip_suffix(".x")) {
-            return Ok(Self::node(number(major)?));
-        }
-        Err(unknown())
+        let major = text.strip_prefix("nodejs")?.strip_suffix(".x")?;
+        Some(Self::node(number(major)?))
     }
+
+    fn is_retired(self) -> bool {
+        OLDEST.iter().any(|oldest| oldest.family == self.family && self.version < oldest.version)
+    }
+}
+
+impl FromStr for RuntimeId {
+    type Err = Error;
+
+    /// Reads an identifier that a function may be created with: one that AWS supports, or a newer
+    /// version of its language. Whether this machine has that version is another question.
+    fn from_str(text: &str) -> Result<Self> {
+        match Self::read(text) {
+            Some(runtime) if !runtime.is_retired() => Ok(runtime),
+            Some(_) => Err(retired(text)),
+            None if RETIRED.contains(&text) => Err(retired(text)),
+            None => Err(unknown(text)),
+        }
+    }
+}
+
+fn retired(text: &str) -> Error {
+    let message = format!(
+        "The runtime parameter of {text} is no longer supported for creating or updating AWS \
+         Lambda functions. We recommend you use a supported runtime while creating or updating \
+         functions."
+    );
+    Error::new(Kind::Invalid, message)
+}
+
+fn unknown(text: &str) -> Error {
+    let message = format!(
+        "Value {text} at 'runtime' failed to satisfy constraint: Member must satisfy enum value \
+         set: [{}] or be a valid ARN",
+        SUPPORTED.join(", ")
+    );
+    Error::new(Kind::Invalid, message)
 }
 
 impl TryFrom<String> for RuntimeId {
     type Error = Error;
 
+    /// Reads what was once accepted: a function does not go away when its runtime is retired.
     fn try_from(text: String) -> Result<Self> {
-        text.parse()
+        Self::read(&text).ok_or_else(|| unknown(&text))
     }
 }
 
@@ -114,10 +160,45 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused_by_name() {
-        for text in ["java21", "python2.7", "python3.", "nodejs.x", "nodejs022.x", "Python3.13"] {
-            let error = text.parse::<RuntimeId>().expect_err("unknown");
-            assert!(error.public().contains(text));
+    fn what_is_supported_and_newer_versions_are_accepted() {
+        for text in SUPPORTED.into_iter().chain(["python3.99", "nodejs26.x"]) {
+            assert_eq!(text.parse::<RuntimeId>().expect("known").to_string(), text);
         }
+    }
+
+    #[test]
+    fn strangers_are_refused_by_name() {
+        for text in ["java21", "python3.", "nodejs.x", "nodejs022.x", "Python3.13", "provided.al3"]
+        {
+            let error = text.parse::<RuntimeId>().expect_err("unknown");
+            let expected = format!("Value {text} at 'runtime' failed to satisfy constraint");
+            assert!(error.public().starts_with(&expected), "{}", error.public());
+        }
+        let error = "java21".parse::<RuntimeId>().expect_err("unknown");
+        assert_eq!(
+            error.public(),
+            "Value java21 at 'runtime' failed to satisfy constraint: Member must satisfy enum \
+             value set: [nodejs18.x, nodejs20.x, nodejs22.x, nodejs24.x, python3.9, python3.10, \
+             python3.11, python3.12, python3.13, python3.14, provided.al2, provided.al2023] or be \
+             a valid ARN"
+        );
+    }
+
+    #[test]
+    fn retired_runtimes_are_refused_for_their_age() {
+        for text in
+            RETIRED.into_iter().chain(["python3.8", "python3.2", "nodejs14.x", "nodejs16.x"])
+        {
+            let error = text.parse::<RuntimeId>().expect_err("retired");
+            let expected = format!("The runtime parameter of {text} is no longer supported");
+            assert!(error.public().starts_with(&expected), "{}", error.public());
+        }
+    }
+
+    #[test]
+    fn a_stored_function_keeps_a_runtime_that_was_retired() {
+        let stored: RuntimeId = serde_json::from_str("\"python3.8\"").expect("readable");
+        assert_eq!(stored, RuntimeId::python(3, 8));
+        assert!(serde_json::from_str::<RuntimeId>("\"java21\"").is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! Who calls, and what they may do: the root key, sessions of roles, and the one decision.
 //!
-//! Every account has one role, `lambda`, that may use the account's own resources. A session is a
-//! sealed token that carries everything: nothing is stored for it, every node can read it, and it
-//! ends by its expiry alone. Everything here is in memory; nothing waits.
+//! Every account has one role, `lambda`, that may use the account's own resources, but not ask about
+//! the node: that is for the root key. A session is a sealed token that carries everything: nothing
+//! is stored for it, every node can read it, and it ends by its expiry alone. Everything here is in
+//! memory; nothing waits.
 //!
 //! What it never does: log a secret, or compare one in a time that depends on it.
 
@@ -24,6 +25,10 @@ mod key;
 pub(crate) mod roles;
 mod root;
 mod session;
+
+/// What a function's own session may do in its account: use it, not change it, nor read what other
+/// functions keep to themselves. Roles with policies of their own come with IAM.
+const SESSION: &[&str] = &["lambda:InvokeFunction", "lambda:GetAccountSettings"];
 
 /// The secret of an access key, and whose key it is.
 #[derive(Clone, Debug)]
@@ -125,7 +130,9 @@ impl Identity {
     pub fn authorize(&self, principal: &Principal, action: &str, resource: &str) -> Result<()> {
         let may_act = match &principal.identity {
             Who::Root => true,
-            Who::RoleSession { role, .. } => role == roles::DEFAULT || self.0.lenient_roles,
+            Who::RoleSession { role, .. } => {
+                (role == roles::DEFAULT || self.0.lenient_roles) && SESSION.contains(&action)
+            }
         };
         let is_own = account_of(resource).is_none_or(|owner| owner == principal.account.as_str());
         if may_act && is_own {

@@ -22,6 +22,7 @@ pub mod functions;
 pub mod identity;
 pub mod logs;
 mod record;
+mod retention;
 pub mod usage;
 
 pub use catalog::Catalog;
@@ -30,6 +31,10 @@ pub use identity::{Identity, Key, LookupError};
 pub use logs::{LogCursor, LogEvent, LogPage, LogQuery, Logs};
 pub use usage::{Usage, UsageTotals};
 
+use retention::Retention;
+
+/// A day, in which times of keeping are counted.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause before a task that panicked is begun again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -50,6 +55,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long log events are kept.
     pub log_retention: Duration,
+    /// How long usage records are kept.
+    pub usage_retention: Duration,
     /// Most bytes of stored code an account may have.
     pub code_storage: ByteSize,
 }
@@ -62,7 +69,8 @@ impl Options {
             account,
             lenient_roles: false,
             data_dir,
-            log_retention: Duration::from_secs(30 * 24 * 60 * 60),
+            log_retention: 30 * DAY,
+            usage_retention: 400 * DAY,
             code_storage: limits::CODE_STORAGE,
         }
     }
@@ -81,6 +89,7 @@ pub struct Services {
     pub logs: Logs,
     /// What invocations cost.
     pub usage: Usage,
+    retention: Retention,
 }
 
 impl Services {
@@ -99,7 +108,8 @@ impl Services {
         let identity =
             Identity::open(&options, &store, &sealer, tokens, Arc::clone(&clock)).await?;
         let catalog = Catalog::open(Arc::clone(&store.records), Arc::clone(&sealer)).await?;
-        let logs = Logs::new(Arc::clone(&store.log), Arc::clone(&clock), options.log_retention);
+        let retention = Retention::new(Arc::clone(&store.log), Arc::clone(&clock), &options);
+        let logs = Logs::new(Arc::clone(&store.log));
         let usage = Usage::new(Arc::clone(&store.log));
         let functions = Functions::new(functions::Parts {
             store,
@@ -110,13 +120,22 @@ impl Services {
             runtime_check,
             code_storage: options.code_storage,
         });
-        Ok(Self { catalog, functions, identity, logs, usage })
+        Ok(Self { catalog, functions, identity, logs, usage, retention })
     }
 
-    /// Keeps the catalog current, finishes what requests began and forgets old logs, until `stop`.
+    /// Forgets the logs and usage records that are older than they are kept; [`Self::run`] does so
+    /// now and then.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn forget_old(&self) -> Result<()> {
+        self.retention.forget_old().await
+    }
+
+    /// Keeps the catalog current, finishes what requests began and forgets what is old, until `stop`.
     /// Without it no write is ever answered.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { catalog, functions, logs, .. } = self;
+        let Self { catalog, functions, retention, .. } = self;
         let tasks = TaskTracker::new();
         supervise(&tasks, "catalog", &stop, move |stop| {
             let catalog = catalog.clone();
@@ -126,9 +145,9 @@ impl Services {
             let functions = functions.clone();
             async move { functions.reconcile(&stop).await }
         });
-        supervise(&tasks, "log retention", &stop, move |stop| {
-            let logs = logs.clone();
-            async move { logs.retain(&stop).await }
+        supervise(&tasks, "retention", &stop, move |stop| {
+            let retention = retention.clone();
+            async move { retention.run(&stop).await }
         });
         tasks.close();
         tasks.wait().await;

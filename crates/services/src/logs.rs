@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lacewing_model::{Clock, Error, FunctionKey, RequestId, Result, Timestamp};
-use lacewing_store::{Key, Log, Offset, Prefix};
+use lacewing_model::{Error, FunctionKey, RequestId, Result, Timestamp};
+use lacewing_store::{Key, Log, Offset};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 mod batch;
 mod cursor;
@@ -19,7 +18,7 @@ mod cursor;
 pub use cursor::LogCursor;
 
 /// The segment that all streams of logs have after account and region.
-const KIND: &str = "log";
+pub(crate) const KIND: &str = "log";
 /// Most events of a page, whatever was asked for.
 const PAGE_EVENTS: usize = 10_000;
 /// A page ends behind the event with which it reaches this many bytes of text.
@@ -28,8 +27,6 @@ const PAGE_BYTES: usize = 4 << 20;
 const ENTRIES: usize = 16;
 /// Longest wait for the first event.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Time between two looks for events that are too old.
-const RETAIN: Duration = Duration::from_secs(3_600);
 
 /// Which events are wanted.
 #[derive(Clone, Debug)]
@@ -72,13 +69,11 @@ pub struct LogPage {
 #[derive(Clone, Debug)]
 pub struct Logs {
     log: Arc<dyn Log>,
-    clock: Arc<dyn Clock>,
-    retention: Duration,
 }
 
 impl Logs {
-    pub(crate) fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, retention: Duration) -> Self {
-        Self { log, clock, retention }
+    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
+        Self { log }
     }
 
     /// Appends lines of one log stream; they are durable when this returns.
@@ -136,36 +131,6 @@ impl Logs {
                 page.cursor = LogCursor::new(offset.next().as_u64(), 0);
             }
         }
-    }
-
-    /// Forgets, until `stop`, what is older than the retention.
-    pub(crate) async fn retain(&self, stop: &CancellationToken) {
-        loop {
-            if let Err(error) = self.forget_old().await {
-                tracing::warn!(error = %error.chain(), "Old log events were not forgotten.");
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RETAIN) => {}
-            }
-        }
-    }
-
-    /// Forgets everything that is older than the retention.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn forget_old(&self) -> Result<()> {
-        let age = i64::try_from(self.retention.as_micros()).unwrap_or(i64::MAX);
-        let before = Timestamp::from_micros(self.clock.now().as_micros().saturating_sub(age));
-        for stream in self.log.streams(&Prefix::all()).await? {
-            if stream.account().is_some()
-                && stream.segments().first().is_some_and(|kind| kind == KIND)
-            {
-                self.log.trim_older(&stream, before).await?;
-            }
-        }
-        Ok(())
     }
 
     /// The first entry that was appended at `since` or later: an event is never newer than its

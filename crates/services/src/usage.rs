@@ -1,4 +1,5 @@
-//! What invocations cost: one stream of usage records for each account and region.
+//! What invocations cost: one stream of usage records for each account and region,
+//! kept for a time.
 //!
 //! Bills, budgets and metrics read these records and nothing else, so that they cannot disagree.
 
@@ -13,7 +14,7 @@ use lacewing_store::{Dedup, Key, Log, Offset};
 use serde::Serialize;
 
 /// The last segment of the streams.
-const KIND: &str = "usage";
+pub(crate) const KIND: &str = "usage";
 /// Records appended at once.
 const APPEND: usize = 1_000;
 /// Records read at once.
@@ -110,7 +111,7 @@ impl Usage {
         Ok((records, next))
     }
 
-    /// The sums of all records there are; it reads them all.
+    /// The sums of all records that are kept; it reads them all.
     ///
     /// # Errors
     /// When the store cannot be read.

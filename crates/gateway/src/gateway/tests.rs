@@ -28,6 +28,7 @@ fn package() -> Vec<u8> {
 
 struct Server {
     address: std::net::SocketAddr,
+    clock: Arc<dyn Clock>,
     key: Credentials,
     gateway: Gateway,
     stop: CancellationToken,
@@ -53,10 +54,13 @@ impl Reply {
 
 impl Server {
     async fn start(change: impl FnOnce(&mut Options)) -> Self {
+        Self::start_at(Arc::new(SystemClock), change).await
+    }
+
+    async fn start_at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Options)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let region = Region::new("us-east-1").expect("valid");
         let account = AccountId::new("000000000000").expect("valid");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = lacewing_store::memory::open(Arc::clone(&clock));
         let services = Services::open(
             lacewing_services::Options::new(
@@ -81,13 +85,13 @@ impl Server {
         let mut options = Options::new(region, account);
         change(&mut options);
         let key = services.identity.root();
-        let gateway = Gateway::assemble(options, services.clone(), None, admin, clock);
+        let gateway = Gateway::assemble(options, services.clone(), None, admin, Arc::clone(&clock));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(services.run(stop.clone()));
         tasks.spawn(gateway.clone().serve(listener, stop.clone(), Duration::from_secs(5)));
-        Self { address, key, gateway, stop, tasks, _directory: directory }
+        Self { address, clock, key, gateway, stop, tasks, _directory: directory }
     }
 
     fn request(&self, method: Method, target: &str, body: &[u8]) -> Request<Full<Bytes>> {
@@ -106,7 +110,7 @@ impl Server {
         let (mut parts, ()) = request.into_parts();
         let region = Region::new("us-east-1").expect("valid");
         let signer = Signer { credentials: &self.key, region: &region, service };
-        signer.sign(&mut parts, Payload::Bytes(body), SystemClock.now()).expect("signs");
+        signer.sign(&mut parts, Payload::Bytes(body), self.clock.now()).expect("signs");
         Request::from_parts(parts, Full::new(Bytes::copy_from_slice(body)))
     }
 
@@ -431,3 +435,5 @@ async fn an_endpoint_inside_a_sandbox_serves_the_same_until_it_is_closed() {
     }
     panic!("the endpoint was not closed");
 }
+
+mod access;

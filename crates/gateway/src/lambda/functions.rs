@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use lacewing_model::function::Architecture;
 use lacewing_model::{
     Error, Function, FunctionConfig, FunctionKey, FunctionName, Kind, Qualifier, Result, limits,
 };
@@ -230,19 +229,16 @@ fn new_function(input: CreateFunction, name: &FunctionName) -> Result<(FunctionC
         limits::EPHEMERAL_MB,
     );
     numbers.check()?;
-    let config = FunctionConfig {
-        runtime: runtime.parse()?,
-        handler,
-        role: input::required(input.role, "role")?,
-        description: input.description.unwrap_or_default(),
-        timeout_seconds: timeout.unwrap_or(limits::TIMEOUT_SECONDS.1),
-        memory_mb: memory.unwrap_or(limits::MEMORY_MB.1),
-        ephemeral_mb: ephemeral.unwrap_or(limits::EPHEMERAL_MB.1),
-        architecture: input::architecture(input.architectures.as_deref())?
-            .unwrap_or(Architecture::X86_64),
-        environment: input.environment.map(Into::into),
-        tags: input.tags.unwrap_or_default(),
-    };
+    let mut config =
+        FunctionConfig::new(runtime.parse()?, handler, input::required(input.role, "role")?);
+    config.description = input.description.unwrap_or_default();
+    config.timeout_seconds = timeout.unwrap_or(config.timeout_seconds);
+    config.memory_mb = memory.unwrap_or(config.memory_mb);
+    config.ephemeral_mb = ephemeral.unwrap_or(config.ephemeral_mb);
+    config.architecture =
+        input::architecture(input.architectures.as_deref())?.unwrap_or(config.architecture);
+    config.environment = input.environment.map(Into::into);
+    config.tags = input.tags.unwrap_or_default();
     Ok((config, code(source.zip_file)?))
 }
 

@@ -22,6 +22,8 @@ pub(super) fn limits(
     limits: &Limits,
 ) -> Vec<(Setting, String)> {
     let memory = limits.memory_bytes.to_string();
+    // v1 counts what sockets hold apart from the rest, and only once it has a limit of its own.
+    let sockets = (limits.memory_bytes / 4).to_string();
     // Our init is one process more.
     let pids = limits.pids.saturating_add(1).to_string();
     let weight = u64::from(limits.cpu_weight.clamp(1, 10_000));
@@ -31,6 +33,7 @@ pub(super) fn limits(
             (Controller::Memory, false) => vec![
                 (need("memory.limit_in_bytes"), memory.clone()),
                 (maybe("memory.memsw.limit_in_bytes"), memory.clone()),
+                (maybe("memory.kmem.tcp.limit_in_bytes"), sockets.clone()),
                 (maybe("memory.swappiness"), "0".to_owned()),
             ],
             (Controller::Memory, true) => vec![

@@ -26,6 +26,7 @@ fn v1_limits_are_written_to_its_files() {
     let expected = [
         "memory.limit_in_bytes=134217728",
         "memory.memsw.limit_in_bytes=134217728",
+        "memory.kmem.tcp.limit_in_bytes=33554432",
         "memory.swappiness=0",
         "pids.max=1025",
         "cpu.shares=512",

@@ -91,8 +91,45 @@ fn worded(error: &ArchiveError) -> Error {
         _ => {
             let message = "Could not unzip uploaded file. Please check your file, then try to \
                            upload again.";
-            (Kind::Invalid, message.to_owned())
+            (Kind::Invalid, format!("{message} ({})", sentence(&error.to_string())))
         }
     };
     Error::new(kind, message).with_internal(error.to_string())
+}
+
+/// A cause as a sentence that is printable and of bounded length, whatever the archive's names are.
+fn sentence(cause: &str) -> String {
+    const SHOWN: usize = 400;
+    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut chars = cause.chars().map(printable);
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    let mut text: String = first.into_iter().chain(chars.by_ref().take(SHOWN)).collect();
+    text.push_str(if chars.next().is_some() { "..." } else { "." });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_archive_is_told_with_its_cause() {
+        let name = || "a\u{1b}[31m\n".to_owned();
+        let duplicate = worded(&ArchiveError::Duplicate { name: name() });
+        assert_eq!(duplicate.kind(), Kind::Invalid);
+        assert_eq!(
+            duplicate.public(),
+            "Could not unzip uploaded file. Please check your file, then try to upload again. \
+             (The path \"a\\u{1b}[31m\\n\" occurs twice, which Lacewing does not accept.)"
+        );
+        let broken = worded(&ArchiveError::Broken { reason: name() });
+        assert!(broken.public().chars().all(|c| !c.is_control()), "{}", broken.public());
+        assert!(!worded(&ArchiveError::TooLarge { cap: 1 }).public().contains('('));
+    }
+
+    #[test]
+    fn a_long_cause_is_cut() {
+        let error = worded(&ArchiveError::Broken { reason: "x".repeat(5_000) });
+        assert!(error.public().len() < 550 && error.public().ends_with("x...)"), "{error}");
+    }
 }

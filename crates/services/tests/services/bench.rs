@@ -191,18 +191,8 @@ pub(crate) fn key(name: &str) -> FunctionKey {
 }
 
 pub(crate) fn config() -> FunctionConfig {
-    FunctionConfig {
-        runtime: RuntimeId::python(3, 13),
-        handler: "app.handler".to_owned(),
-        role: ROLE.to_owned(),
-        description: String::new(),
-        timeout_seconds: 3,
-        memory_mb: 128,
-        ephemeral_mb: 512,
-        architecture: Architecture::HOST,
-        environment: None,
-        tags: BTreeMap::new(),
-    }
+    let config = FunctionConfig::new(RuntimeId::python(3, 13), "app.handler", ROLE);
+    FunctionConfig { architecture: Architecture::HOST, ..config }
 }
 
 pub(crate) fn environment(name: &str, value: &str) -> Environment {

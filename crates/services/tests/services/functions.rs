@@ -204,9 +204,13 @@ async fn archives_are_refused_in_known_words() {
         (error.kind(), error.public().to_owned())
     };
     let unzip = "Could not unzip uploaded file. Please check your file, then try to upload again.";
-    for bytes in [&b""[..], b"not a zip", b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
+    for (bytes, cause) in [
+        (&b""[..], "(It is not a zip archive.)"),
+        (b"not a zip", "(It is not a zip archive.)"),
+        (b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "(The archive is empty.)"),
+    ] {
         let answer = refused(Bytes::from_static(bytes)).await;
-        assert_eq!(answer, (Kind::Invalid, unzip.to_owned()));
+        assert_eq!(answer, (Kind::Invalid, format!("{unzip} {cause}")));
     }
     let bomb =
         tokio::task::spawn_blocking(|| zip(&"\0".repeat(262_144_001))).await.expect("packed");

@@ -130,19 +130,24 @@ async fn principals_stay_in_their_account() {
     let foreign = "arn:aws:lambda:us-east-1:111111111111:function:f";
     for principal in [&root, &session("lambda")] {
         for resource in [own, "*"] {
-            identity.authorize(principal, "lambda:GetFunction", resource).expect("its own");
+            identity.authorize(principal, "lambda:InvokeFunction", resource).expect("its own");
         }
-        let refused = identity.authorize(principal, "lambda:GetFunction", foreign);
+        let refused = identity.authorize(principal, "lambda:InvokeFunction", foreign);
         assert_eq!(refused.expect_err("foreign").kind(), Kind::Forbidden);
     }
-    let refused = identity.authorize(&session("other"), "lambda:GetFunction", own);
+    let refused = identity.authorize(&session("other"), "lambda:InvokeFunction", own);
     assert_eq!(
         refused.expect_err("another role").public(),
         format!(
             "User: arn:aws:sts::000000000000:assumed-role/other/f is not authorized to perform: \
-             lambda:GetFunction on resource: {own}"
+             lambda:InvokeFunction on resource: {own}"
         )
     );
+    for action in ["lacewing:GetInfo", "lambda:GetFunction", "lambda:DeleteFunction"] {
+        identity.authorize(&root, action, own).expect("the root key may");
+        let refused = identity.authorize(&session("lambda"), action, own);
+        assert_eq!(refused.expect_err("a function may not").kind(), Kind::Forbidden);
+    }
     let stranger = AccountId::new("222222222222").expect("valid");
     let stranger = Principal { account: stranger, identity: Who::Root };
     assert!(identity.authorize(&stranger, "lambda:GetFunction", own).is_err());

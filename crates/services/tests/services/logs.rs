@@ -102,10 +102,10 @@ async fn old_events_are_forgotten() {
         print(&bench, "s", &["old"]).await;
         bench.clock.advance(DAY * 29);
         print(&bench, "s", &["new"]).await;
-        bench.services.logs.forget_old().await.expect("forgotten");
+        bench.services.forget_old().await.expect("forgotten");
         assert_eq!(texts(&read(&bench, query()).await), ["old", "new"]);
         bench.clock.advance(DAY * 2);
-        bench.services.logs.forget_old().await.expect("forgotten");
+        bench.services.forget_old().await.expect("forgotten");
         assert_eq!(texts(&read(&bench, query()).await), ["new"]);
     }
 }

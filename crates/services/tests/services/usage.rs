@@ -1,5 +1,7 @@
 //! What invocations cost.
 
+use std::time::Duration;
+
 use lacewing_model::usage::{Ending, Trigger, UsageRecord};
 use lacewing_model::{AccountId, Clock, FunctionName, RequestId};
 use lacewing_services::UsageTotals;
@@ -72,5 +74,28 @@ async fn a_batch_that_is_appended_again_counts_once() {
         assert_eq!(count().await, 2_500);
         usage.append(&records, Some("batch-2")).await.expect("appended");
         assert_eq!(count().await, 5_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_records_are_forgotten() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    for side in SIDES {
+        let bench = Bench::new(side).await;
+        let usage = &bench.services.usage;
+        let append = async || {
+            let records = [record(&bench, account(), Ending::Returned)];
+            usage.append(&records, None).await.expect("appended");
+        };
+        let count = async || {
+            bench.services.forget_old().await.expect("forgotten");
+            usage.totals(&account(), &region()).await.expect("summed").invocations
+        };
+        append().await;
+        bench.clock.advance(399 * DAY);
+        append().await;
+        assert_eq!(count().await, 2);
+        bench.clock.advance(2 * DAY);
+        assert_eq!(count().await, 1);
     }
 }

@@ -9,9 +9,10 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem,
@@ -28,6 +29,8 @@ const TTL: Duration = Duration::from_secs(60);
 /// Begins each answer of the disk's process; the test harness prints lines of its own.
 const ANSWER: &str = "disk: ";
 const SERVE: &str = "LACEWING_TEST_DISK";
+/// More than any order takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mounted disk; it is unmounted when this is dropped.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub struct Mounted {
 struct Server {
     child: Child,
     orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    answers: Receiver<String>,
 }
 
 impl Mounted {
@@ -56,7 +59,13 @@ impl Mounted {
             .spawn()
             .map_err(|error| error.to_string())?;
         let orders = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (sender, answers) = sync_channel(1);
+        std::thread::spawn(move || {
+            let answer = |line: String| Some(line.split_once(ANSWER)?.1.trim_end().to_owned());
+            let mut found = lines.map_while(Result::ok).filter_map(answer);
+            found.try_for_each(|answer| sender.send(answer))
+        });
         let mounted = Self { point, server: Mutex::new(Server { child, orders, answers }) };
         mounted.order("mount")?;
         Ok(mounted)
@@ -83,17 +92,18 @@ impl Mounted {
 
     fn order(&self, order: &str) -> Result<(), String> {
         let mut server = self.server.lock();
-        let Server { orders, answers, .. } = &mut *server;
+        let Server { child, orders, answers } = &mut *server;
         let orders = orders.as_mut().ok_or("the disk has ended")?;
         writeln!(orders, "{order}").map_err(|error| error.to_string())?;
-        let mut line = String::new();
-        while answers.read_line(&mut line).map_err(|error| error.to_string())? > 0 {
-            if let Some((_, answer)) = line.trim_end().split_once(ANSWER) {
-                return if answer == "done" { Ok(()) } else { Err(answer.to_owned()) };
+        match answers.recv_timeout(PATIENCE) {
+            Ok(answer) if answer == "done" => Ok(()),
+            Ok(answer) => Err(answer),
+            Err(error) => {
+                // Without its process the disk answers everything with an error at once.
+                child.kill().ok();
+                Err(format!("no answer of the disk to '{order}': {error}"))
             }
-            line.clear();
         }
-        Err("the disk has ended".to_owned())
     }
 }
 
@@ -101,7 +111,15 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let mut server = self.server.lock();
         server.orders.take();
-        server.child.wait().expect("the disk's process ends");
+        let deadline = Instant::now() + PATIENCE;
+        while server.child.try_wait().expect("it is our child").is_none() {
+            if Instant::now() > deadline {
+                server.child.kill().expect("it is our child");
+                server.child.wait().expect("it was killed");
+                assert!(std::thread::panicking(), "the disk's process did not end by itself");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         // Only a test that failed with the store open leaves anything mounted.
         rustix::mount::unmount(self.point.path(), rustix::mount::UnmountFlags::DETACH).ok();
     }
@@ -129,7 +147,7 @@ fn serve() {
             }
             ["lose", seed_text] => {
                 let left = Arc::new(disk.after_power_loss(seed(seed_text)));
-                unmount(session.take());
+                unmount(session.take(), point.as_ref());
                 disk = left;
                 mount(&disk, point.as_ref(), &mut session)
             }
@@ -141,7 +159,7 @@ fn serve() {
         };
         println!("{ANSWER}{}", done.err().unwrap_or_else(|| "done".to_owned()));
     }
-    unmount(session);
+    unmount(session, point.as_ref());
 }
 
 fn mount(
@@ -157,9 +175,16 @@ fn mount(
     Ok(())
 }
 
-fn unmount(session: Option<BackgroundSession>) {
+/// Unmounts without waiting for the session: it goes on for as long as any other process that
+/// copied the mounts, as every sandbox does at its start, still has this one (mount_namespaces(7)).
+/// What it serves then is of no interest to anybody, and it ends with this process.
+fn unmount(session: Option<BackgroundSession>, point: &Path) {
     if let Some(session) = session {
-        session.umount_and_join().expect("nothing is open on the disk");
+        match rustix::mount::unmount(point, rustix::mount::UnmountFlags::empty()) {
+            // Without privilege the session has its own way to do it.
+            Ok(()) | Err(rustix::io::Errno::PERM) => drop(session),
+            Err(error) => panic!("something is open on the disk: {error}"),
+        }
     }
 }
 

@@ -7,18 +7,12 @@ use lacewing_model::RuntimeId;
 use super::*;
 
 fn valid() -> FunctionConfig {
-    FunctionConfig {
-        runtime: RuntimeId::python(3, 13),
-        handler: "app.handler".to_owned(),
-        role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
-        description: String::new(),
-        timeout_seconds: 3,
-        memory_mb: 128,
-        ephemeral_mb: 512,
-        architecture: Architecture::HOST,
-        environment: None,
-        tags: BTreeMap::new(),
-    }
+    let config = FunctionConfig::new(
+        RuntimeId::python(3, 13),
+        "app.handler",
+        "arn:aws:iam::000000000000:role/lambda",
+    );
+    FunctionConfig { architecture: Architecture::HOST, ..config }
 }
 
 fn refused(change: impl FnOnce(&mut FunctionConfig)) -> (Kind, String) {
