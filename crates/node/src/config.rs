@@ -53,6 +53,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is kept of the functions' logs.
     pub logs: Logs,
+    /// What is kept of the record of invocations.
+    pub usage: Usage,
 }
 
 /// `[sandbox]`
@@ -65,8 +67,8 @@ pub struct Sandbox {
     pub uid_base: Option<u32>,
     /// How many user ids there are; root only.
     pub uid_count: Option<u32>,
-    /// The cgroup below which functions get theirs, as a path below each hierarchy's mount. Default:
-    /// the server's own.
+    /// The cgroup below which functions get theirs, as an absolute path below each hierarchy's
+    /// mount; it must exist. Default: the server's own.
     pub cgroup_parent: Option<PathBuf>,
 }
 
@@ -74,7 +76,8 @@ pub struct Sandbox {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Memory for all running functions together, in MB. Default: four fifths of the machine's.
+    /// Memory in MB up to which more Instances are started, by what those that run use. Default:
+    /// four fifths of the machine's.
     pub memory_mb: Option<u32>,
     /// Instances that exist at a time. Default 500.
     pub instances: Option<u32>,
@@ -93,6 +96,14 @@ pub struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub struct Logs {
     /// Days that the functions' logs are kept. Default 30.
+    pub retention_days: Option<u32>,
+}
+
+/// `[usage]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    /// Days that the record of each invocation is kept. Default 400.
     pub retention_days: Option<u32>,
 }
 

@@ -8,11 +8,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+/// Name of the file that holds the owner id.
+const OWNER: &str = "owner";
 /// Letters of an owner id.
 const OWNER_LENGTH: usize = 12;
 
@@ -40,6 +42,38 @@ pub fn address(data_dir: &Path) -> Option<SocketAddr> {
     fs::read_to_string(data_dir.join("address")).ok()?.trim().parse().ok()
 }
 
+/// Makes the directory, for this user alone. One that is there is made private, with what the server
+/// keeps in it; if it holds the files of somebody else it is refused.
+pub(crate) fn make_private(data_dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    let mode = fs::metadata(data_dir)?.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let entries: Vec<fs::DirEntry> = fs::read_dir(data_dir)?.collect::<io::Result<_>>()?;
+    if !entries.is_empty() && !data_dir.join(OWNER).exists() {
+        return Err(io::Error::other(
+            "other users may enter it, and it holds files that no server made; name another, or \
+             make it private with chmod 700",
+        ));
+    }
+    fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700))?;
+    for entry in entries {
+        let about = entry.metadata()?;
+        if !about.is_symlink() {
+            let private = fs::Permissions::from_mode(about.permissions().mode() & 0o700);
+            fs::set_permissions(entry.path(), private)?;
+        }
+    }
+    let data_dir = data_dir.display().to_string();
+    tracing::warn!(
+        data_dir,
+        mode = format!("{mode:04o}"),
+        "Other users could enter the data directory; it has mode 0700 now."
+    );
+    Ok(())
+}
+
 /// Notes where the server listens.
 pub(crate) fn write_address(data_dir: &Path, address: SocketAddr) -> io::Result<()> {
     replace(&data_dir.join("address"), format!("{address}\n").as_bytes())
@@ -47,7 +81,7 @@ pub(crate) fn write_address(data_dir: &Path, address: SocketAddr) -> io::Result<
 
 /// The id of this data directory; made when there is none yet. Call it with the lock held.
 pub(crate) fn owner(data_dir: &Path) -> io::Result<String> {
-    let path = data_dir.join("owner");
+    let path = data_dir.join(OWNER);
     match fs::read_to_string(&path) {
         Ok(text) if is_owner(text.trim()) => Ok(text.trim().to_owned()),
         Ok(_) => Err(io::Error::new(ErrorKind::InvalidData, "the owner file is damaged")),
@@ -75,7 +109,7 @@ fn is_owner(text: &str) -> bool {
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
@@ -112,6 +146,36 @@ mod tests {
         assert!(is_owner(&first));
         fs::write(dir.path().join("owner"), "../../etc").unwrap();
         assert!(owner(dir.path()).is_err());
+    }
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_directory_that_others_can_enter_becomes_private() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("a/b");
+        make_private(&dir).unwrap();
+        assert_eq!(mode_of(&dir), 0o700);
+        owner(&dir).unwrap();
+        fs::create_dir(dir.join("journal")).unwrap();
+        for (path, mode) in [("", 0o755), ("owner", 0o644), ("journal", 0o755)] {
+            fs::set_permissions(dir.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        make_private(&dir).unwrap();
+        for (path, mode) in [("", 0o700), ("owner", 0o600), ("journal", 0o700)] {
+            assert_eq!(mode_of(&dir.join(path)), mode, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_directory_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter"), "").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(make_private(dir.path()).unwrap_err().to_string().contains("chmod 700"));
+        assert_eq!(mode_of(dir.path()), 0o755);
     }
 
     #[test]

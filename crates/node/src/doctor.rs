@@ -51,8 +51,8 @@ pub fn probe(settings: &Settings, exe: &Path) -> Result<Doctor, StartError> {
     let owner = data_dir::new_owner();
     let mut options = crate::start::launcher_options(settings, owner);
     options.isolation = lacewing_sandbox::Isolation::BestEffort;
+    let runtimes = crate::start::discover(settings)?;
     let launcher = Launcher::start(exe, &options).map_err(StartError::Launcher)?;
-    let runtimes = crate::start::discover(settings);
     let doctor = Doctor::new(settings, launcher.report(), &runtimes);
     launcher.stop();
     Ok(doctor)

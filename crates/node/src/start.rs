@@ -7,10 +7,8 @@
 //!
 //! If a part fails, those before it are closed again and the error names the part.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,7 +91,7 @@ pub(crate) async fn build(settings: &Settings, exe: &Path) -> Result<Parts, Star
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let dir = &settings.data_dir;
     let unusable = |source| StartError::DataDir { path: dir.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
+    data_dir::make_private(dir).map_err(unusable)?;
     let store = embedded::open(dir, Arc::clone(&clock)).map_err(|error| match error {
         StoreError::Locked { path } => StartError::Locked { path },
         other => StartError::Store(other),
@@ -151,7 +149,7 @@ async fn assemble(
     clock: Arc<dyn Clock>,
 ) -> Result<Above, StartError> {
     let part = |part: &'static str| move |source| StartError::Part { part, source };
-    let runtimes = Arc::new(discover(settings));
+    let runtimes = Arc::new(discover(settings)?);
     let doctor = Doctor::new(settings, launcher.report(), &runtimes);
     let services = Services::open(
         settings.services.clone(),
@@ -218,8 +216,9 @@ pub(crate) fn launcher_options(settings: &Settings, owner: String) -> LauncherOp
 }
 
 /// Looks for interpreters.
-pub(crate) fn discover(settings: &Settings) -> Runtimes {
+pub(crate) fn discover(settings: &Settings) -> Result<Runtimes, StartError> {
     Runtimes::discover(&settings.runtimes, std::env::var_os("PATH").as_deref())
+        .map_err(|source| StartError::Part { part: "runtimes", source })
 }
 
 fn runtime_check(runtimes: Arc<Runtimes>, substitute: bool) -> RuntimeCheck {

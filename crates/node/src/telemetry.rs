@@ -38,7 +38,11 @@ pub enum TelemetryError {
 /// If the filter cannot be understood.
 pub fn install(format: LogFormat, default: &str) -> Result<(), TelemetryError> {
     let filter = filter(default)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // What cannot be written is lost: telling stderr of it would panic, on a full disk for example.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     let installed = match format {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

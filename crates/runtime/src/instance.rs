@@ -105,7 +105,7 @@ impl Instance {
             Ok(process) => self.serve(process, &invocation, began + limit).await,
             Err(failure) => {
                 self.log_start(call);
-                Verdict { result: Err(failure), peak: ByteSize::ZERO }
+                Verdict { result: Err(failure), peak: self.memory }
             }
         };
         self.complete(call, verdict, began.elapsed().min(limit))
@@ -182,8 +182,18 @@ impl Instance {
             First::Ended(end) => Failure::Ended(end),
             First::Deadline => Failure::Timeout,
         };
+        self.memory = self.peak(&process, Some(&failure));
         process.kill(&mut self.log).await;
         (began, Err(failure))
+    }
+
+    /// The most memory that a process used; asked before it is killed.
+    fn peak(&self, process: &Process, failure: Option<&Failure>) -> ByteSize {
+        let limit = self.blueprint.memory();
+        match failure {
+            Some(Failure::Ended(End::OutOfMemory)) => limit,
+            _ => process.peak(limit),
+        }
     }
 
     /// Runs one invocation in a process; keeps the process if it can serve again.
@@ -194,7 +204,6 @@ impl Instance {
         deadline: Instant,
     ) -> Verdict {
         self.log_start(call.invocation);
-        let memory = self.blueprint.memory();
         let (result, is_spent) = match process.run(call, deadline, &mut self.log).await {
             First::Came(Answer::Returned(payload)) => (Ok(payload), false),
             First::Came(Answer::Failed(error)) => (Err(Failure::Reported(error)), false),
@@ -203,10 +212,7 @@ impl Instance {
             First::Ended(end) => (Err(Failure::Ended(end)), true),
             First::Deadline => (Err(Failure::Timeout), true),
         };
-        let peak = match &result {
-            Err(Failure::Ended(End::OutOfMemory)) => memory,
-            _ => process.peak(memory),
-        };
+        let peak = self.peak(&process, result.as_ref().err());
         if is_spent {
             process.kill(&mut self.log).await;
         } else {

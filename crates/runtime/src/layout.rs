@@ -5,7 +5,7 @@
 //! `/var/task`, the interpreter at `/var/lang`, the bootstraps at `/var/runtime`; `/tmp` is the
 //! only place that can be written. All that Instances share is made once, by [`Layout::prepare`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use lacewing_model::{Family, FunctionConfig, RuntimeId, limits};
 use lacewing_sandbox::{CpuQuota, Identity, Limits, Mount, Spec, TmpFs};
 
-use crate::environment::{EXEC_WRAPPER, RUNTIME_API_PORT, TASK_ROOT};
+use crate::environment::{EXEC_WRAPPER, RUNTIME_API_PORT, RUNTIME_DIR, TASK_ROOT};
 use crate::etc;
 use crate::runtimes::{Interpreter, Runtimes};
 
@@ -31,8 +31,8 @@ const BOOTSTRAPS: &[(&str, &str)] = &[
 const LANGUAGE: &str = "/var/lang";
 /// What the host's own packages install; visible inside at the same place.
 const SYSTEM: &str = "/usr";
-/// `RLIMIT_NPROC` as measured on Lambda.
-const USER_PROCESSES: u64 = 742;
+/// Where programs of the host's own packages are found by name, below [`SYSTEM`].
+const SYSTEM_PROGRAMS: &[&str] = &["bin", "local/bin"];
 /// One inode of `/tmp` for so many bytes, as the usual Linux file systems have.
 const BYTES_PER_INODE: u64 = 16 * 1024;
 /// Length of a period of the hard processor bound.
@@ -45,8 +45,12 @@ const SHARED: &str = "shared";
 pub(crate) struct Layout {
     etc: PathBuf,
     bootstraps: PathBuf,
+    /// Names of the Python bootstrap in the form that one interpreter has compiled.
+    compiled: BTreeMap<RuntimeId, String>,
     /// Directories of links to interpreters below `/usr`.
     links: HashMap<RuntimeId, PathBuf>,
+    /// What gives custom runtimes the interpreters that `/usr` lacks.
+    stand_ins: Vec<Mount>,
     endpoint_port: u16,
 }
 
@@ -81,14 +85,17 @@ impl Layout {
         for (name, text) in BOOTSTRAPS {
             fs::write(bootstraps.join(name), text)?;
         }
+        let seen_as = format!("{RUNTIME_DIR}/{PYTHON_BOOTSTRAP}");
+        let compiled = runtimes.compile(&bootstraps, PYTHON_BOOTSTRAP, &seen_as);
         let mut links = HashMap::new();
         for interpreter in runtimes.list().iter().filter(|one| is_of_system(one)) {
             let directory = shared.join("lang").join(interpreter.runtime.to_string());
-            link_interpreter(interpreter, &directory.join("bin"))?;
+            link_interpreter(interpreter.runtime, &interpreter.path, &directory.join("bin"))?;
             links.insert(interpreter.runtime, directory);
         }
+        let stand_ins = stand_in(runtimes, Path::new(SYSTEM), &shared.join("stand-ins"))?;
         make_readable(&shared)?;
-        Ok(Self { etc, bootstraps, links, endpoint_port })
+        Ok(Self { etc, bootstraps, compiled, links, stand_ins, endpoint_port })
     }
 
     /// Composes the sandbox of one Instance.
@@ -96,12 +103,14 @@ impl Layout {
         let Parts { name, config, interpreter, code, environment } = parts;
         let mut mounts = vec![
             bind(&self.etc, "/etc", false),
-            bind(&self.bootstraps, "/var/runtime", true),
+            bind(&self.bootstraps, RUNTIME_DIR, true),
             bind(code, TASK_ROOT, true),
         ];
         if let Some(interpreter) = interpreter {
             let linked = self.links.get(&interpreter.runtime);
             mounts.push(bind(linked.unwrap_or(&interpreter.prefix), LANGUAGE, true));
+        } else {
+            mounts.extend_from_slice(&self.stand_ins);
         }
         let mut listeners = vec![self.endpoint_port];
         if interpreter.is_none() {
@@ -111,7 +120,7 @@ impl Layout {
         Spec {
             name,
             hostname: "sandbox".to_owned(),
-            argv: arguments(config, interpreter, &environment),
+            argv: arguments(config, interpreter, &self.compiled, &environment),
             env: environment,
             cwd: TASK_ROOT.to_owned(),
             mounts,
@@ -129,16 +138,57 @@ fn is_of_system(interpreter: &Interpreter) -> bool {
 }
 
 /// Makes the names under which programs look for an interpreter.
-fn link_interpreter(interpreter: &Interpreter, bin: &Path) -> io::Result<()> {
+fn link_interpreter(runtime: RuntimeId, target: &Path, bin: &Path) -> io::Result<()> {
     fs::create_dir_all(bin)?;
-    let names = match interpreter.runtime.family {
+    let names = match runtime.family {
         Family::Python => {
-            let minor = interpreter.runtime.version.1;
+            let minor = runtime.version.1;
             vec!["python".to_owned(), "python3".to_owned(), format!("python3.{minor}")]
         }
         Family::Node | Family::Provided => vec!["node".to_owned()],
     };
-    names.into_iter().try_for_each(|name| symlink(&interpreter.path, bin.join(name)))
+    names.into_iter().try_for_each(|name| symlink(target, bin.join(name)))
+}
+
+/// Custom runtimes may be scripts for `python3` or `node`. Where `system` has no program of that
+/// name, the newest that was found stands in: makes its names in `directory`, and says what is to
+/// be mounted, nothing if nothing is lacking.
+fn stand_in(runtimes: &Runtimes, system: &Path, directory: &Path) -> io::Result<Vec<Mount>> {
+    let found = runtimes.list();
+    let mut mounts = Vec::new();
+    for (family, name) in [(Family::Python, "python3"), (Family::Node, "node")] {
+        if SYSTEM_PROGRAMS.iter().any(|bin| system.join(bin).join(name).exists()) {
+            continue;
+        }
+        // The list is in order of versions.
+        let newest = found.iter().rfind(|one| one.runtime.family == family && !is_of_system(one));
+        let Some(newest) = newest else { continue };
+        if mounts.is_empty() {
+            mounts.push(bind(directory, LANGUAGE, true));
+        }
+        let prefix = format!("{LANGUAGE}/{name}");
+        fs::create_dir_all(directory.join(name))?;
+        let target = program(newest, Path::new(&prefix));
+        link_interpreter(newest.runtime, &target, &directory.join("bin"))?;
+        link_libraries(newest, Path::new(&prefix), &directory.join("lib"))?;
+        mounts.push(bind(&newest.prefix, &prefix, true));
+    }
+    Ok(mounts)
+}
+
+/// An interpreter may be mostly a library, which it looks for where it was installed: makes links
+/// to it, and to nothing else of its prefix, in a directory of `LD_LIBRARY_PATH`.
+fn link_libraries(interpreter: &Interpreter, prefix: &Path, lib: &Path) -> io::Result<()> {
+    fs::create_dir_all(lib)?;
+    let Ok(entries) = fs::read_dir(interpreter.prefix.join("lib")) else { return Ok(()) };
+    for entry in entries {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        if ["libpython", "libnode"].iter().any(|own| text.starts_with(own)) {
+            symlink(prefix.join("lib").join(&name), lib.join(&name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sandboxes run as other users than the server: they may read all of it, and write nothing.
@@ -165,6 +215,7 @@ fn bind(source: &Path, target: &str, exec: bool) -> Mount {
 fn arguments(
     config: &FunctionConfig,
     interpreter: Option<&Interpreter>,
+    compiled: &BTreeMap<RuntimeId, String>,
     environment: &[(String, String)],
 ) -> Vec<String> {
     let Some(interpreter) = interpreter else {
@@ -172,34 +223,37 @@ fn arguments(
     };
     let wrapper = environment.iter().find(|(key, _)| key == EXEC_WRAPPER);
     let mut arguments: Vec<String> = wrapper.map(|(_, path)| path.clone()).into_iter().collect();
-    arguments.push(program(interpreter));
+    arguments.push(serving_program(interpreter).to_string_lossy().into_owned());
     match interpreter.runtime.family {
         Family::Python => {
             arguments.extend(["-I", "-S", "-B"].map(str::to_owned));
-            arguments.push(format!("/var/runtime/{PYTHON_BOOTSTRAP}"));
+            let bootstrap = compiled.get(&interpreter.runtime).map(String::as_str);
+            arguments.push(format!("{RUNTIME_DIR}/{}", bootstrap.unwrap_or(PYTHON_BOOTSTRAP)));
         }
         // V8 sizes its heap by the machine's memory unless it is told the function's.
         Family::Node | Family::Provided => {
             let old = config.memory_mb * 9 / 10;
             arguments.push(format!("--max-old-space-size={old}"));
-            arguments.push(format!("/var/runtime/{NODE_BOOTSTRAP}"));
+            arguments.push(format!("{RUNTIME_DIR}/{NODE_BOOTSTRAP}"));
         }
     }
     arguments
 }
 
-/// The interpreter's path inside.
-fn program(interpreter: &Interpreter) -> String {
-    if is_of_system(interpreter) {
-        let (major, minor) = interpreter.runtime.version;
-        return match interpreter.runtime.family {
-            Family::Python => format!("{LANGUAGE}/bin/python{major}.{minor}"),
-            Family::Node | Family::Provided => format!("{LANGUAGE}/bin/node"),
-        };
+/// The path of the interpreter that serves, inside.
+fn serving_program(interpreter: &Interpreter) -> PathBuf {
+    let (major, minor) = interpreter.runtime.version;
+    match interpreter.runtime.family {
+        _ if !is_of_system(interpreter) => program(interpreter, Path::new(LANGUAGE)),
+        Family::Python => format!("{LANGUAGE}/bin/python{major}.{minor}").into(),
+        Family::Node | Family::Provided => format!("{LANGUAGE}/bin/node").into(),
     }
+}
+
+/// An interpreter's path when its prefix is mounted at `prefix`.
+fn program(interpreter: &Interpreter, prefix: &Path) -> PathBuf {
     let inside = interpreter.path.strip_prefix(&interpreter.prefix);
-    let inside = inside.expect("discovery refuses an interpreter outside its prefix");
-    Path::new(LANGUAGE).join(inside).to_string_lossy().into_owned()
+    prefix.join(inside.expect("discovery refuses an interpreter outside its prefix"))
 }
 
 fn limits_of(config: &FunctionConfig) -> Limits {
@@ -215,7 +269,7 @@ fn limits_of(config: &FunctionConfig) -> Limits {
         memlock: 64 * 1024,
         stack: 8 << 20,
         core: 10 << 30,
-        nproc: Some(USER_PROCESSES),
+        nproc: Some(limits::USER_PROCESSES),
     }
 }
 
@@ -237,7 +291,9 @@ mod tests {
     fn argv(runtime: &str, interpreter: Option<&Interpreter>, wrapper: Option<&str>) -> String {
         let environment: Vec<_> =
             wrapper.map(|path| (EXEC_WRAPPER.to_owned(), path.to_owned())).into_iter().collect();
-        arguments(&testing::function(runtime).config, interpreter, &environment).join(" ")
+        let compiled = BTreeMap::from([(RuntimeId::python(3, 13), "compiled.pyc".to_owned())]);
+        let config = testing::function(runtime).config;
+        arguments(&config, interpreter, &compiled, &environment).join(" ")
     }
 
     #[test]
@@ -246,6 +302,11 @@ mod tests {
         assert_eq!(
             argv("python3.11", Some(&python), None),
             "/var/lang/bin/python3.11 -I -S -B /var/runtime/bootstrap.py"
+        );
+        let python = interpreter(RuntimeId::python(3, 13), "/usr", "/usr/bin/python3.13");
+        assert_eq!(
+            argv("python3.13", Some(&python), None),
+            "/var/lang/bin/python3.13 -I -S -B /var/runtime/compiled.pyc"
         );
         let node = interpreter(RuntimeId::node(20), "/home/a/node", "/home/a/node/bin/node");
         assert_eq!(
@@ -288,6 +349,40 @@ mod tests {
     }
 
     #[test]
+    fn custom_runtimes_get_the_newest_of_what_usr_lacks() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (system, directory) = (root.path().join("usr"), root.path().join("stand-ins"));
+        let python = root.path().join("13");
+        fs::create_dir_all(python.join("lib")).expect("a directory");
+        for library in ["libpython3.13.so.1.0", "libssl.so"] {
+            fs::write(python.join("lib").join(library), "").expect("a file");
+        }
+        let prefix = python.to_str().expect("UTF-8");
+        let runtimes = Runtimes::of([
+            interpreter(RuntimeId::python(3, 9), "/x/9", "/x/9/bin/python3.9"),
+            interpreter(RuntimeId::python(3, 13), prefix, &format!("{prefix}/bin/python3.13")),
+            interpreter(RuntimeId::node(20), "/x/20", "/x/20/bin/node"),
+            interpreter(RuntimeId::node(22), "/usr", "/usr/bin/other"),
+        ]);
+        fs::create_dir_all(system.join("local/bin")).expect("a directory");
+        fs::write(system.join("local/bin/node"), "").expect("a file");
+        let mounts = stand_in(&runtimes, &system, &directory).expect("made");
+        let python = bind(&python, "/var/lang/python3", true);
+        assert_eq!(mounts, [bind(&directory, "/var/lang", true), python]);
+        let library = fs::read_link(directory.join("lib/libpython3.13.so.1.0")).expect("a link");
+        assert_eq!(library, Path::new("/var/lang/python3/lib/libpython3.13.so.1.0"));
+        assert!(fs::symlink_metadata(directory.join("lib/libssl.so")).is_err());
+        let link = fs::read_link(directory.join("bin/python3")).expect("a link");
+        assert_eq!(link, Path::new("/var/lang/python3/bin/python3.13"));
+        fs::write(system.join("local/bin/python3"), "").expect("a file");
+        let none = stand_in(&runtimes, &system, &root.path().join("none")).expect("made");
+        assert!(none.is_empty() && !root.path().join("none").exists());
+        fs::remove_file(system.join("local/bin/node")).expect("removed");
+        let mounts = stand_in(&runtimes, &system, &root.path().join("node")).expect("made");
+        assert!(mounts.contains(&bind(Path::new("/x/20"), "/var/lang/node", true)));
+    }
+
+    #[test]
     fn an_interpreter_outside_usr_is_mounted_and_one_inside_is_linked() {
         let run = tempfile::tempdir().expect("a directory");
         let layout = Layout::prepare(run.path(), &Runtimes::default(), 9002).expect("prepared");
@@ -305,7 +400,7 @@ mod tests {
         assert_eq!(spec.listeners, [9002]);
         let bin = run.path().join("bin");
         let system = interpreter(RuntimeId::python(3, 11), "/usr", "/usr/bin/python3.11");
-        link_interpreter(&system, &bin).expect("links");
+        link_interpreter(system.runtime, &system.path, &bin).expect("links");
         for name in ["python", "python3", "python3.11"] {
             let target = fs::read_link(bin.join(name)).expect("a link");
             assert_eq!(target, Path::new("/usr/bin/python3.11"));

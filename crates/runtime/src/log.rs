@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use lacewing_model::{Clock, FunctionKey, RequestId, Timestamp, limits};
 
 /// Batches that may wait to be taken.
 const WAITING: usize = 8_192;
+/// Kilobytes that all batches which wait may have together.
+const WAITING_KB: usize = 64 * 1024;
 /// A batch is sent during an invocation when it has so many bytes.
 const BATCH: usize = 64 * 1024;
 /// Bytes that one Instance keeps while nobody takes its batches.
@@ -50,11 +52,25 @@ pub struct LogBatch {
 
 /// Gives the log batches of all Instances.
 #[derive(Debug)]
-pub struct LogReceiver(mpsc::Receiver<LogBatch>);
+pub struct LogReceiver(mpsc::Receiver<Waiting>);
+
+/// Takes the batches of all Instances.
+#[derive(Clone, Debug)]
+pub(crate) struct LogSender {
+    batches: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+/// A batch, with the room that it takes until somebody takes it.
+#[derive(Debug)]
+struct Waiting {
+    batch: LogBatch,
+    _room: OwnedSemaphorePermit,
+}
 
 /// Writes the log of one Instance.
 pub(crate) struct LogWriter {
-    sender: mpsc::Sender<LogBatch>,
+    sender: LogSender,
     clock: Arc<dyn Clock>,
     function: FunctionKey,
     stream: String,
@@ -68,9 +84,22 @@ pub(crate) struct LogWriter {
 }
 
 /// Makes the two ends.
-pub(crate) fn channel() -> (mpsc::Sender<LogBatch>, LogReceiver) {
-    let (sender, receiver) = mpsc::channel(WAITING);
+pub(crate) fn channel() -> (LogSender, LogReceiver) {
+    let (batches, receiver) = mpsc::channel(WAITING);
+    let sender = LogSender { batches, room: Arc::new(Semaphore::new(WAITING_KB)) };
     (sender, LogReceiver(receiver))
+}
+
+// === LogSender ===
+
+impl LogSender {
+    /// The place of a batch and the room for its bytes, if there is both.
+    fn reserve(&self, bytes: usize) -> Option<(mpsc::Permit<'_, Waiting>, OwnedSemaphorePermit)> {
+        let permit = self.batches.try_reserve().ok()?;
+        let kilobytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(kilobytes).ok()?;
+        Some((permit, room))
+    }
 }
 
 // === LogReceiver ===
@@ -78,17 +107,20 @@ pub(crate) fn channel() -> (mpsc::Sender<LogBatch>, LogReceiver) {
 impl LogReceiver {
     /// Waits for the next batch; `None` when no Instance can write any more.
     pub async fn next(&mut self) -> Option<LogBatch> {
-        self.0.recv().await
+        self.0.recv().await.map(|waiting| waiting.batch)
     }
 
     /// Waits for at least one batch and takes at most `limit`; 0 when none can come any more.
     pub async fn next_many(&mut self, batches: &mut Vec<LogBatch>, limit: usize) -> usize {
-        self.0.recv_many(batches, limit).await
+        let mut taken = Vec::new();
+        let count = self.0.recv_many(&mut taken, limit).await;
+        batches.extend(taken.into_iter().map(|waiting| waiting.batch));
+        count
     }
 
     /// Takes what is there, at most `limit`, without waiting.
     pub fn take_waiting(&mut self, batches: &mut Vec<LogBatch>, limit: usize) {
-        let waiting = std::iter::from_fn(|| self.0.try_recv().ok());
+        let waiting = std::iter::from_fn(|| self.0.try_recv().ok().map(|waiting| waiting.batch));
         batches.extend(waiting.take(limit));
     }
 }
@@ -97,7 +129,7 @@ impl LogReceiver {
 
 impl LogWriter {
     pub(crate) fn new(
-        sender: mpsc::Sender<LogBatch>,
+        sender: LogSender,
         clock: Arc<dyn Clock>,
         function: FunctionKey,
         stream: String,
@@ -171,7 +203,7 @@ impl LogWriter {
         if self.pending.is_empty() {
             return;
         }
-        let Ok(permit) = self.sender.try_reserve() else { return };
+        let Some((permit, room)) = self.sender.reserve(self.pending_bytes) else { return };
         let mut lines = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         if self.lost > 0 {
@@ -179,11 +211,8 @@ impl LogWriter {
             lines.push(LogLine { at: self.clock.now(), request_id: None, text: text.into() });
             self.lost = 0;
         }
-        permit.send(LogBatch {
-            function: self.function.clone(),
-            stream: self.stream.clone(),
-            lines,
-        });
+        let (function, stream) = (self.function.clone(), self.stream.clone());
+        permit.send(Waiting { batch: LogBatch { function, stream, lines }, _room: room });
     }
 
     fn extend_line(&mut self, at: Timestamp, mut bytes: &[u8]) {

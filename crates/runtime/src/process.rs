@@ -30,6 +30,8 @@ pub(crate) const TELEMETRY_FD: i32 = 4;
 const FRAMES_FD: i32 = 3;
 /// Time for whoever serves the platform's API to take a listener.
 const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
+/// What is printed during an invocation is handed over after this time, if that is not over before.
+const LOG_DELAY: Duration = Duration::from_secs(1);
 /// Time for a killed sandbox to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -195,17 +197,34 @@ async fn run<T>(
 ) -> First<T> {
     let mut wanted = std::pin::pin!(wanted);
     let mut deadline = std::pin::pin!(sleep_until(deadline));
+    let mut flush = None;
     let first = loop {
         tokio::select! {
             biased;
             value = &mut wanted => break First::Came(value),
             end = end(sandbox) => break First::Ended(end),
             () = &mut deadline => break First::Deadline,
-            () = output.pump(log) => {}
+            () = at(flush) => {
+                log.flush();
+                flush = None;
+            }
+            () = output.pump(log) => {
+                flush = flush.or_else(|| Some(Instant::now() + LOG_DELAY));
+                // A pipe that is never empty must not keep the thread from everybody else.
+                tokio::task::yield_now().await;
+            }
         }
     };
     output.drain(log);
     first
+}
+
+/// Waits for a moment; for ever if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
 }
 
 #[expect(deprecated, reason = "its successor is unsafe; a sandbox keeps one descriptor for life")]

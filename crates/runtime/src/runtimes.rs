@@ -2,11 +2,13 @@
 //!
 //! Candidates come from the configuration, the system's directories, version managers and `PATH`,
 //! in that order of precedence. A candidate may be a shim, a link or broken: each is run once and
-//! asked what it is and where it lives, so that no path is trusted for its name. The result is
+//! asked what it is and where it lives, so that no path is trusted for its name. What was looked
+//! for and is of no use is passed over; what the operator configured must be of use. The result is
 //! kept for the life of the server.
 
 mod ask;
 mod candidates;
+mod compile;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +20,7 @@ use serde::Serialize;
 
 use lacewing_model::{Error, Family, Kind, Result, RuntimeId};
 
-use self::ask::Answer;
+use self::ask::{Answer, AskError};
 use self::candidates::Candidate;
 
 /// Candidates that are asked at the same time.
@@ -63,19 +65,22 @@ pub struct Resolved {
 impl Runtimes {
     /// Looks for interpreters; `path` is the value of `PATH`. Runs each candidate once, several
     /// at a time, each with a time limit.
-    pub fn discover(configured: &BTreeMap<RuntimeId, PathBuf>, path: Option<&OsStr>) -> Self {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
+    ///
+    /// # Errors
+    /// `Kind::Invalid` if a configured interpreter cannot be used.
+    pub fn discover(
+        configured: &BTreeMap<RuntimeId, PathBuf>,
+        path: Option<&OsStr>,
+    ) -> Result<Self> {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let home = variable("HOME");
         let mut runtimes = Self::default();
-        let configured: Vec<_> = configured
-            .iter()
-            .map(|(runtime, path)| Candidate::configured(*runtime, path.clone()))
-            .collect();
-        runtimes.adopt(configured, home.as_deref());
-        runtimes.adopt(candidates::of_machine(home.as_deref()), home.as_deref());
+        runtimes.adopt_configured(configured, home.as_deref())?;
+        runtimes.adopt(candidates::of_machine(home.as_deref(), &variable), home.as_deref());
         let from_path = candidates::of_path(path).into_iter();
         let unknown: Vec<_> = from_path.filter(|found| !runtimes.covers(found)).collect();
         runtimes.adopt(unknown, home.as_deref());
-        runtimes
+        Ok(runtimes)
     }
 
     /// Every interpreter that is offered, one for each identifier, in order.
@@ -124,26 +129,38 @@ impl Runtimes {
         candidate.promises.is_some_and(|runtime| self.found.contains_key(&runtime))
     }
 
+    /// Asks what the operator named, all of which must be what it is said to be.
+    fn adopt_configured(
+        &mut self,
+        configured: &BTreeMap<RuntimeId, PathBuf>,
+        home: Option<&Path>,
+    ) -> Result<()> {
+        let candidates: Vec<_> = configured
+            .iter()
+            .map(|(runtime, path)| Candidate::configured(*runtime, path.clone()))
+            .collect();
+        let answers = ask_all(&candidates);
+        for ((runtime, path), (candidate, answer)) in
+            configured.iter().zip(candidates.iter().zip(answers))
+        {
+            let interpreter = check(candidate, answer, home).map_err(|reason| {
+                let path = path.display();
+                let message = format!("runtimes.{runtime} = {path} cannot be used: {reason}");
+                Error::new(Kind::Invalid, message)
+            })?;
+            self.found.insert(*runtime, interpreter);
+        }
+        Ok(())
+    }
+
     /// Asks the candidates and keeps, for each identifier that is new, the first that is usable.
     fn adopt(&mut self, candidates: Vec<Candidate>, home: Option<&Path>) {
-        let mut seen = BTreeSet::new();
-        let fresh: Vec<_> = candidates
-            .into_iter()
-            .filter(|candidate| match candidate.path.canonicalize() {
-                Ok(real) => seen.insert(real),
-                Err(_) => candidate.is_configured(),
-            })
-            .collect();
+        let fresh = distinct(candidates);
         let answers = ask_all(&fresh);
         for (candidate, answer) in fresh.into_iter().zip(answers) {
-            match answer.map_err(|error| error.to_string()).and_then(|a| check(&candidate, a, home))
-            {
+            match check(&candidate, answer, home) {
                 Ok(interpreter) => {
                     self.found.entry(interpreter.runtime).or_insert(interpreter);
-                }
-                Err(error) if candidate.is_configured() => {
-                    let path = candidate.path.display().to_string();
-                    tracing::warn!(path, error, "A configured runtime cannot be used.");
                 }
                 Err(error) => {
                     let path = candidate.path.display().to_string();
@@ -154,12 +171,24 @@ impl Runtimes {
     }
 }
 
+/// Leaves out what is there twice. One file may stand for both languages, as the shims of a
+/// version manager do, and then answers by the name it is called by.
+fn distinct(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let mut seen = BTreeSet::new();
+    candidates.retain(|candidate| {
+        let real = candidate.path.canonicalize();
+        real.is_ok_and(|real| seen.insert((real, candidate.family)))
+    });
+    candidates
+}
+
 /// Decides whether an interpreter can be offered.
 fn check(
     candidate: &Candidate,
-    answer: Answer,
+    answer: Result<Answer, AskError>,
     home: Option<&Path>,
-) -> std::result::Result<Interpreter, String> {
+) -> Result<Interpreter, String> {
+    let answer = answer.map_err(|error| error.to_string())?;
     let runtime = answer.runtime();
     let least = match runtime.family {
         Family::Python => LEAST_PYTHON,
@@ -169,7 +198,7 @@ fn check(
         return Err(format!("version {} is too old", answer.version));
     }
     if candidate.is_configured() && candidate.promises != Some(runtime) {
-        return Err(format!("it is {runtime}"));
+        return Err(format!("it is {runtime}, version {}", answer.version));
     }
     if !answer.executable.starts_with(&answer.prefix) {
         return Err(format!("it is not below its prefix {}", answer.prefix.display()));
@@ -195,7 +224,7 @@ fn is_too_wide(prefix: &Path, home: Option<&Path>) -> bool {
 }
 
 /// Asks all candidates, a few at a time; answers in their order.
-fn ask_all(candidates: &[Candidate]) -> Vec<Result<Answer, ask::AskError>> {
+fn ask_all(candidates: &[Candidate]) -> Vec<Result<Answer, AskError>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut answers = Vec::new();

@@ -22,7 +22,7 @@ use crate::environment::{self, Source};
 use crate::failure::Failure;
 use crate::instance::Instance;
 use crate::layout::{Layout, Parts};
-use crate::log::{self, LogBatch, LogReceiver, LogWriter};
+use crate::log::{self, LogReceiver, LogSender, LogWriter};
 use crate::package::{Package, Packages};
 use crate::platform_log;
 use crate::process::{Means, Process, StartError, TELEMETRY_FD};
@@ -71,7 +71,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     layout: Layout,
     endpoints: mpsc::Sender<EndpointListener>,
-    logs: mpsc::Sender<LogBatch>,
+    logs: LogSender,
     /// The tasks that serve the Runtime API; each ends with its sandbox.
     tasks: TaskTracker,
 }

@@ -15,8 +15,8 @@ fn main() {
             "POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nHost: api\r\nContent-Length: {}\r\n\r\n",
             event.len()
         );
-        stream.get_mut().write_all(head.as_bytes()).expect("head");
-        stream.get_mut().write_all(&event).expect("body");
+        let answer = [head.as_bytes(), &event].concat();
+        stream.get_mut().write_all(&answer).expect("answer");
         read_answer(&mut stream);
     }
 }

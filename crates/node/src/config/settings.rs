@@ -88,7 +88,7 @@ impl Settings {
             drain: config.drain.unwrap_or(DRAIN),
             runtimes: runtimes(config)?,
             sandbox_root: sandbox_root(&config.sandbox)?,
-            cgroup_parent: config.sandbox.cgroup_parent.clone(),
+            cgroup_parent: cgroup_parent(&config.sandbox)?,
             uids: uids(&config.sandbox)?,
             services: services(config, region, account, &data_dir)?,
             invoke,
@@ -151,6 +151,9 @@ fn services(
     if let Some(days) = config.logs.retention_days {
         options.log_retention = DAY * positive("logs.retention_days", days)?;
     }
+    if let Some(days) = config.usage.retention_days {
+        options.usage_retention = DAY * positive("usage.retention_days", days)?;
+    }
     Ok(options)
 }
 
@@ -199,6 +202,16 @@ fn sandbox_root(sandbox: &Sandbox) -> Result<Option<PathBuf>, SettingsError> {
             Err(refuse("sandbox.root", format!("'{root}' is no absolute path of a tree with usr")))
         }
         root => Ok(root.clone()),
+    }
+}
+
+fn cgroup_parent(sandbox: &Sandbox) -> Result<Option<PathBuf>, SettingsError> {
+    match &sandbox.cgroup_parent {
+        Some(parent) if !parent.is_absolute() => {
+            let parent = parent.display();
+            Err(refuse("sandbox.cgroup_parent", format!("'{parent}' does not begin with /")))
+        }
+        parent => Ok(parent.clone()),
     }
 }
 

@@ -84,7 +84,7 @@ fn every_option_arrives_in_the_settings() {
         root = '/'
         uid_base = 500000
         uid_count = 100
-        cgroup_parent = '/sys/fs/cgroup/x'
+        cgroup_parent = '/lacewing/x'
         [limits]
         memory_mb = 2048
         instances = 7
@@ -93,6 +93,8 @@ fn every_option_arrives_in_the_settings() {
         instance_age = '1h'
         [logs]
         retention_days = 2
+        [usage]
+        retention_days = 3
     ";
     let settings = Settings::check(&parse(text).unwrap()).unwrap();
     assert_eq!(settings.listen.port(), 0);
@@ -107,12 +109,13 @@ fn every_option_arrives_in_the_settings() {
     assert_eq!(settings.runtimes.len(), 1);
     assert_eq!(settings.sandbox_root.as_deref(), Some(Path::new("/")));
     assert_eq!(settings.uid_range("0123456789ab"), (500_000, 100));
-    assert_eq!(settings.cgroup_parent.as_deref(), Some(Path::new("/sys/fs/cgroup/x")));
+    assert_eq!(settings.cgroup_parent.as_deref(), Some(Path::new("/lacewing/x")));
     assert_eq!(settings.invoke.memory.as_bytes(), 2 << 30);
     assert_eq!((settings.invoke.max_instances, settings.invoke.account_concurrency), (7, 5));
     assert_eq!(settings.invoke.keep_alive, Duration::from_secs(180));
     assert_eq!(settings.invoke.max_instance_age, Duration::from_secs(3_600));
     assert_eq!(settings.services.log_retention, Duration::from_secs(2 * 86_400));
+    assert_eq!(settings.services.usage_retention, Duration::from_secs(3 * 86_400));
 }
 
 #[test]
@@ -132,6 +135,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[limits]\nconcurrency = 0", "limits.concurrency"),
         ("[limits]\ninstance_age = '12h'", "limits.instance_age"),
         ("[logs]\nretention_days = 0", "logs.retention_days"),
+        ("[usage]\nretention_days = 0", "usage.retention_days"),
+        ("[sandbox]\ncgroup_parent = 'lacewing'", "sandbox.cgroup_parent"),
     ] {
         assert_eq!(refused(text).option, option, "{text}");
     }
@@ -171,6 +176,7 @@ fn the_documented_example_is_valid_and_shows_every_option() {
         sandbox: Sandbox { root, uid_base, uid_count, cgroup_parent },
         limits: Limits { memory_mb, instances, concurrency, keep_alive, instance_age },
         logs: Logs { retention_days },
+        usage: Usage { retention_days: usage_days },
     } = config;
     assert!(listen.is_some() && region.is_some() && account.is_some());
     assert!(data_dir.is_some() && root.is_some() && cgroup_parent.is_some());
@@ -180,5 +186,6 @@ fn the_documented_example_is_valid_and_shows_every_option() {
     assert!(keep_alive.is_some() && instance_age.is_some());
     assert!(uid_base.is_some() && uid_count.is_some() && memory_mb.is_some());
     assert!(instances.is_some() && concurrency.is_some() && retention_days.is_some());
+    assert!(usage_days.is_some());
     assert!(!runtimes.is_empty());
 }

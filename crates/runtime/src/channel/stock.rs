@@ -16,6 +16,8 @@ use crate::frames::{Decoder, Failure, FromBootstrap, Invoke};
 
 /// Least free room in the buffer before each read.
 const ROOM: usize = 16 * 1024;
+/// Bytes read at most before other things get their turn.
+const TURN: usize = 256 * 1024;
 
 /// The way to one of our bootstraps.
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl Stock {
 
     /// Reads one frame; `None` if what came is none. Waits for ever when the peer is gone.
     async fn receive(&mut self) -> Option<FromBootstrap> {
+        let mut total = 0;
         loop {
             match self.decoder.decode(&mut self.inbox) {
                 Ok(Some(frame)) => return Some(frame),
@@ -127,7 +130,12 @@ impl Stock {
             self.inbox.reserve(ROOM.max(self.inbox.len()));
             match self.stream.try_read_buf(&mut self.inbox) {
                 Ok(0) => self.is_closed = true,
-                Ok(_) => {}
+                Ok(read) if total + read < TURN => total += read,
+                // Who never stops sending must not keep the thread, nor hide the deadline.
+                Ok(_) => {
+                    total = 0;
+                    tokio::task::yield_now().await;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.is_closed = self.stream.readable().await.is_err();

@@ -110,3 +110,20 @@ async fn what_nobody_takes_is_bounded_and_the_loss_is_told() {
     let last = texts(&mut receiver).await.pop().expect("a line");
     assert_eq!(last, format!("LACEWING_WARNING: {lost} log records were lost."));
 }
+
+#[tokio::test]
+async fn batches_that_nobody_takes_have_little_room_together() {
+    let (mut log, mut receiver, _clock) = writer();
+    let line = [b'x'; LINE - 1];
+    while log.lost == 0 {
+        log.output(&line);
+        log.output(b"\n");
+    }
+    let mut batches = Vec::new();
+    receiver.take_waiting(&mut batches, WAITING);
+    let bytes: usize = batches.iter().flat_map(|batch| &batch.lines).map(|l| l.text.len()).sum();
+    assert!(bytes <= WAITING_KB * 1024 && batches.len() < WAITING);
+    log.flush();
+    let last = texts(&mut receiver).await.pop().expect("a line");
+    assert!(last.starts_with("LACEWING_WARNING: "));
+}

@@ -1,6 +1,8 @@
 //! Asks an interpreter what it is and where it lives, by running it.
 
+use std::fmt;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,12 +11,16 @@ use thiserror::Error;
 
 use lacewing_model::{Family, RuntimeId};
 
+use super::candidates;
+
 /// An interpreter that does not answer in this time is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a running interpreter is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// More output than this is no answer.
 const LONGEST: u64 = 16 * 1024;
+/// So much of what it complains of is passed on.
+const COMPLAINT: usize = 512;
 
 /// `-I -S` keeps the user's environment and site directories out of it.
 const PYTHON: &[&str] = &[
@@ -51,12 +57,16 @@ pub(super) enum AskError {
     #[error("cannot run it: {0}")]
     Run(io::Error),
     /// It took too long.
-    #[error("it did not answer in {PATIENCE:?}")]
-    Silent,
+    #[error("it did not answer in {PATIENCE:?}{0}")]
+    Silent(Complaint),
     /// It said something else.
-    #[error("it is no interpreter that can be used")]
-    Nonsense,
+    #[error("it does not answer as an interpreter does{0}")]
+    Nonsense(Complaint),
 }
+
+/// The beginning of what it wrote to standard error, which may be nothing.
+#[derive(Debug)]
+pub(super) struct Complaint(String);
 
 impl Answer {
     /// The identifier under which Lambda knows it.
@@ -74,36 +84,66 @@ pub(super) fn ask(path: &Path, family: Family) -> Result<Answer, AskError> {
     let mut child = Command::new(path)
         .args(question)
         .env_clear()
-        .envs(["HOME", "PATH"].into_iter().filter_map(|key| Some((key, std::env::var_os(key)?))))
+        .envs(variables())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .current_dir("/")
         .spawn()
         .map_err(AskError::Run)?;
-    let ended_well = wait(&mut child)?;
-    let mut text = String::new();
-    let output = child.stdout.take().ok_or(AskError::Nonsense)?;
-    output.take(LONGEST).read_to_string(&mut text).map_err(AskError::Run)?;
-    if !ended_well {
-        return Err(AskError::Nonsense);
+    let ended_well = wait(&mut child).map_err(AskError::Run)?;
+    let text = read(child.stdout.take()).map_err(AskError::Run)?;
+    let complaint = Complaint::of(&read(child.stderr.take()).map_err(AskError::Run)?);
+    match ended_well {
+        None => Err(AskError::Silent(complaint)),
+        Some(false) => Err(AskError::Nonsense(complaint)),
+        Some(true) => parse(&text, family).ok_or(AskError::Nonsense(complaint)),
     }
-    parse(&text, family).ok_or(AskError::Nonsense)
 }
 
-/// Waits for the end; the answer is far smaller than a pipe, so that nothing can block on it.
-fn wait(child: &mut Child) -> Result<bool, AskError> {
+/// What a shim needs to find the interpreter behind it.
+fn variables() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    let names = ["HOME", "PATH"].into_iter().chain(candidates::variables());
+    names.filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+/// Waits for the end and says whether it was a good one; `None` if it had to be killed. The answer
+/// is far smaller than a pipe, so that nothing can block on it.
+pub(super) fn wait(child: &mut Child) -> io::Result<Option<bool>> {
     let mut waited = Duration::ZERO;
     while waited < PATIENCE {
-        if let Some(status) = child.try_wait().map_err(AskError::Run)? {
-            return Ok(status.success());
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
         }
         std::thread::sleep(LOOK);
         waited += LOOK;
     }
-    child.kill().map_err(AskError::Run)?;
-    child.wait().map_err(AskError::Run)?;
-    Err(AskError::Silent)
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}
+
+/// Reads what is in a pipe. Does not wait for its end: a process that was left behind may hold it.
+fn read(pipe: Option<impl Read + AsFd>) -> io::Result<String> {
+    let Some(pipe) = pipe else { return Ok(String::new()) };
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    let mut bytes = Vec::new();
+    match pipe.take(LONGEST).read_to_end(&mut bytes) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+impl Complaint {
+    fn of(text: &str) -> Self {
+        Self(text.trim().chars().take(COMPLAINT).collect())
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; it says: {}", self.0) }
+    }
 }
 
 fn parse(text: &str, family: Family) -> Option<Answer> {
@@ -151,5 +191,13 @@ mod tests {
     fn a_program_that_is_no_interpreter_is_refused() {
         assert!(ask(Path::new("/bin/true"), Family::Python).is_err());
         assert!(ask(Path::new("/nonexistent"), Family::Python).is_err());
+    }
+
+    #[test]
+    fn a_complaint_is_passed_on_and_bounded() {
+        let error = ask(Path::new("/bin/cat"), Family::Python).expect_err("no interpreter");
+        assert!(error.to_string().contains("; it says: /bin/cat: "), "{error}");
+        assert_eq!(Complaint::of(&"x".repeat(9_000)).to_string().len(), 11 + COMPLAINT);
+        assert_eq!(Complaint::of(" \n").to_string(), "");
     }
 }

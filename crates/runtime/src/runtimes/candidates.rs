@@ -18,21 +18,43 @@ pub(super) struct Candidate {
 /// The origin of what the operator configured.
 const CONFIGURATION: &str = "configuration";
 
-/// Directories below the user's home that hold one directory for each installed version, and the
-/// path from there to the executables.
-const MANAGERS: &[(&str, &str, &str)] = &[
-    ("pyenv", ".pyenv/versions", "bin"),
-    ("asdf", ".asdf/installs/python", "bin"),
-    ("asdf", ".asdf/installs/nodejs", "bin"),
-    ("mise", ".local/share/mise/installs/python", "bin"),
-    ("mise", ".local/share/mise/installs/node", "bin"),
-    ("nvm", ".nvm/versions/node", "bin"),
-    ("fnm", ".local/share/fnm/node-versions", "installation/bin"),
-    ("fnm", ".fnm/node-versions", "installation/bin"),
-    ("n", "n/n/versions/node", "bin"),
-    ("volta", ".volta/tools/image/node", "bin"),
-    ("uv", ".local/share/uv/python", "bin"),
+/// Where a version manager keeps what it installs.
+struct Manager {
+    origin: &'static str,
+    /// The variable that names its directory.
+    variable: &'static str,
+    /// That directory below the user's home, when the variable is not set.
+    home: &'static str,
+    /// The directory in it that holds one directory for each installed version.
+    versions: &'static str,
+    /// The path from there to the executables.
+    bin: &'static str,
+}
+
+const MANAGERS: &[Manager] = &[
+    manager("pyenv", "PYENV_ROOT", ".pyenv", "versions", "bin"),
+    manager("asdf", "ASDF_DATA_DIR", ".asdf", "installs/python", "bin"),
+    manager("asdf", "ASDF_DATA_DIR", ".asdf", "installs/nodejs", "bin"),
+    manager("mise", "MISE_DATA_DIR", ".local/share/mise", "installs/python", "bin"),
+    manager("mise", "MISE_DATA_DIR", ".local/share/mise", "installs/node", "bin"),
+    manager("nvm", "NVM_DIR", ".nvm", "versions/node", "bin"),
+    manager("fnm", "FNM_DIR", ".local/share/fnm", "node-versions", "installation/bin"),
+    manager("fnm", "FNM_DIR", ".fnm", "node-versions", "installation/bin"),
+    manager("n", "N_PREFIX", "n", "n/versions/node", "bin"),
+    manager("nodenv", "NODENV_ROOT", ".nodenv", "versions", "bin"),
+    manager("volta", "VOLTA_HOME", ".volta", "tools/image/node", "bin"),
+    manager("uv", "UV_PYTHON_INSTALL_DIR", ".local/share/uv/python", "", "bin"),
 ];
+
+const fn manager(
+    origin: &'static str,
+    variable: &'static str,
+    home: &'static str,
+    versions: &'static str,
+    bin: &'static str,
+) -> Manager {
+    Manager { origin, variable, home, versions, bin }
+}
 
 impl Candidate {
     /// What the operator configured for `runtime`.
@@ -46,16 +68,27 @@ impl Candidate {
     }
 }
 
-/// What the system's directories and the version managers of the user hold.
-pub(super) fn of_machine(home: Option<&Path>) -> Vec<Candidate> {
+/// The variables that tell version managers where they keep things.
+pub(super) fn variables() -> impl Iterator<Item = &'static str> {
+    MANAGERS.iter().map(|manager| manager.variable)
+}
+
+/// What the system's directories and the version managers of the user hold; `variable` gives the
+/// value of an environment variable.
+pub(super) fn of_machine(
+    home: Option<&Path>,
+    variable: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Vec<Candidate> {
     let mut found = Vec::new();
     in_directory(Path::new("/usr/bin"), "/usr", &mut found);
     in_directory(Path::new("/usr/local/bin"), "/usr/local", &mut found);
     in_versions(Path::new("/opt"), "bin", "/opt", &mut found);
     in_versions(Path::new("/usr/local/n/versions/node"), "bin", "n", &mut found);
-    for (origin, versions, bin) in MANAGERS {
-        if let Some(home) = home {
-            in_versions(&home.join(versions), bin, origin, &mut found);
+    for manager in MANAGERS {
+        let set = variable(manager.variable).filter(|path| path.is_absolute());
+        if let Some(root) = set.or_else(|| Some(home?.join(manager.home))) {
+            let versions = root.join(manager.versions);
+            in_versions(&versions, manager.bin, manager.origin, &mut found);
         }
     }
     found
@@ -138,7 +171,7 @@ mod tests {
         ] {
             touch(home.path(), file);
         }
-        let found = of_machine(Some(home.path()));
+        let found = of_machine(Some(home.path()), &|_| None);
         let own: Vec<_> = found
             .iter()
             .filter_map(|candidate| {
@@ -155,6 +188,29 @@ mod tests {
                 ("uv", ".local/share/uv/python/cpython-3.13.1-linux/bin/python3.13"),
             ]
         );
+    }
+
+    #[test]
+    fn a_manager_is_searched_where_its_variable_says() {
+        let root = tempfile::tempdir().expect("a directory");
+        for (variable, file) in [
+            ("PYENV_ROOT", "versions/3.12.1/bin/python3.12"),
+            ("ASDF_DATA_DIR", "installs/nodejs/20.1.0/bin/node"),
+            ("MISE_DATA_DIR", "installs/python/3.13.1/bin/python3.13"),
+            ("NVM_DIR", "versions/node/v20.1.0/bin/node"),
+            ("FNM_DIR", "node-versions/v20.1.0/installation/bin/node"),
+            ("N_PREFIX", "n/versions/node/20.1.0/bin/node"),
+            ("NODENV_ROOT", "versions/20.1.0/bin/node"),
+            ("VOLTA_HOME", "tools/image/node/20.1.0/bin/node"),
+            ("UV_PYTHON_INSTALL_DIR", "cpython-3.13.1-linux/bin/python3.13"),
+        ] {
+            let directory = root.path().join(variable);
+            touch(&directory, file);
+            let value = |name: &str| (name == variable).then(|| directory.clone());
+            let found = of_machine(None, &value);
+            let path = directory.join(file);
+            assert!(found.iter().any(|candidate| candidate.path == path), "{variable}: {found:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,12 @@
 
 use super::*;
 
+impl Runtimes {
+    pub(crate) fn of(interpreters: impl IntoIterator<Item = Interpreter>) -> Self {
+        Self { found: interpreters.into_iter().map(|one| (one.runtime, one)).collect() }
+    }
+}
+
 fn of(ids: &[RuntimeId]) -> Runtimes {
     let interpreter = |runtime: &RuntimeId| Interpreter {
         runtime: *runtime,
@@ -10,7 +16,7 @@ fn of(ids: &[RuntimeId]) -> Runtimes {
         version: "1.2.3".into(),
         origin: "/usr".into(),
     };
-    Runtimes { found: ids.iter().map(|id| (*id, interpreter(id))).collect() }
+    Runtimes::of(ids.iter().map(interpreter))
 }
 
 fn served(runtimes: &Runtimes, wanted: RuntimeId) -> RuntimeId {
@@ -65,7 +71,8 @@ fn wide_prefixes_are_not_shown_to_functions() {
 
 #[test]
 fn this_machines_interpreters_say_where_they_live() {
-    let runtimes = Runtimes::discover(&BTreeMap::new(), std::env::var_os("PATH").as_deref());
+    let path = std::env::var_os("PATH");
+    let runtimes = Runtimes::discover(&BTreeMap::new(), path.as_deref()).expect("found");
     for interpreter in runtimes.list() {
         assert!(interpreter.path.is_file() && interpreter.prefix.is_dir(), "{interpreter:?}");
         assert!(!interpreter.path.to_string_lossy().contains("shims"), "{interpreter:?}");
@@ -73,16 +80,54 @@ fn this_machines_interpreters_say_where_they_live() {
 }
 
 #[test]
-fn the_configuration_wins_when_it_is_true_and_is_ignored_when_not() {
-    let Some(any) = Runtimes::discover(&BTreeMap::new(), None).list().into_iter().next() else {
+fn the_configuration_wins_when_it_is_true_and_is_refused_when_not() {
+    let found = Runtimes::discover(&BTreeMap::new(), None).expect("found");
+    let Some(any) = found.list().into_iter().next() else {
         eprintln!("skipped: no interpreter on this machine");
         return;
     };
     let configured = BTreeMap::from([(any.runtime, any.path.clone())]);
-    let found = Runtimes::discover(&configured, None);
+    let found = Runtimes::discover(&configured, None).expect("true");
     assert_eq!(found.found[&any.runtime].origin, "configuration");
     let wrong =
         RuntimeId { version: (any.runtime.version.0, any.runtime.version.1 + 90), ..any.runtime };
-    let found = Runtimes::discover(&BTreeMap::from([(wrong, any.path)]), None);
-    assert!(!found.found.contains_key(&wrong));
+    let configured = BTreeMap::from([(any.runtime, any.path.clone()), (wrong, any.path.clone())]);
+    let error = Runtimes::discover(&configured, None).expect_err("another version");
+    let expected = format!(
+        "runtimes.{wrong} = {} cannot be used: it is {}, version {}",
+        any.path.display(),
+        any.runtime,
+        any.version
+    );
+    assert_eq!((error.kind(), error.public()), (Kind::Invalid, expected.as_str()));
+}
+
+#[test]
+fn a_configured_program_that_cannot_run_is_refused_with_its_complaint() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let shim = directory.path().join("shim");
+    std::os::unix::fs::symlink("/bin/cat", &shim).expect("a link");
+    let configured = BTreeMap::from([(RuntimeId::python(3, 12), shim.clone())]);
+    let error = Runtimes::discover(&configured, None).expect_err("no interpreter");
+    let begin = format!("runtimes.python3.12 = {} cannot be used: it does ", shim.display());
+    assert!(error.public().starts_with(&begin), "{error}");
+    assert!(error.public().contains("; it says: "), "{error}");
+    let configured = BTreeMap::from([(RuntimeId::node(20), directory.path().join("absent"))]);
+    let error = Runtimes::discover(&configured, None).expect_err("nothing");
+    assert!(
+        error.public().contains("runtimes.nodejs20.x") && error.public().contains("cannot run")
+    );
+}
+
+#[test]
+fn one_file_may_stand_for_both_languages_and_only_once_for_each() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let manager = directory.path().join("mise");
+    std::fs::write(&manager, "").expect("a file");
+    for name in ["node", "nodejs", "python3"] {
+        std::os::unix::fs::symlink(&manager, directory.path().join(name)).expect("a link");
+    }
+    let found = distinct(candidates::of_path(Some(directory.path().as_os_str())));
+    let families: Vec<_> = found.iter().map(|candidate| candidate.family).collect();
+    assert_eq!(families, [Family::Node, Family::Python]);
 }

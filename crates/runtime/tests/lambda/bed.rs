@@ -98,7 +98,8 @@ impl Bed {
         let clock = Arc::new(SystemClock);
         let store = lacewing_store::memory::open(clock.clone());
         let path = std::env::var_os("PATH");
-        let runtimes = Arc::new(Runtimes::discover(&BTreeMap::new(), path.as_deref()));
+        let runtimes = Runtimes::discover(&BTreeMap::new(), path.as_deref()).expect("found");
+        let runtimes = Arc::new(runtimes);
         let options = Options {
             code_dir: directory.path().join("code"),
             run_dir: directory.path().join("run"),

@@ -101,6 +101,25 @@ def handler(event, context):
 }
 
 #[tokio::test]
+async fn memory_that_ran_out_in_init_is_measured_too() {
+    let Some(bed) = Bed::new() else { return };
+    if !bed.offers("python3.11") {
+        return;
+    }
+    let code = "hoard = []\nwhile True:\n    hoard.append(bytearray(b'x') * (1 << 20))\n";
+    let mut source = Source::python(code);
+    source.memory_mb = 128;
+    source.timeout_seconds = 20;
+    let mut instance = bed.start(&source).await;
+    let done = instance.invoke(&call("{}")).await;
+    assert_eq!(done.ending, Ending::OutOfMemory);
+    assert_eq!(done.max_memory.as_mebibytes_rounded_up(), 128);
+    let tail = tail(&done);
+    assert!(tail.contains("Memory Size: 128 MB\tMax Memory Used: 128 MB\t"), "{tail}");
+    bed.close(vec![instance]).await;
+}
+
+#[tokio::test]
 async fn a_failed_init_is_repeated_by_the_first_invocation() {
     let Some(mut bed) = Bed::new() else { return };
     if !bed.offers("python3.11") {
@@ -114,6 +133,7 @@ async fn a_failed_init_is_repeated_by_the_first_invocation() {
     assert_eq!(error["errorMessage"], "Unable to import module 'app': No module named 'not_there'");
     assert_eq!(done.ending, Ending::HandlerError);
     assert!(done.init.is_none() && !instance.is_reusable());
+    assert!(done.max_memory.as_bytes() > 1 << 20 && done.max_memory.as_bytes() < 256 << 20);
     let lines = bed.lines().await;
     let reports: Vec<_> = lines.iter().filter(|line| line.starts_with("INIT_REPORT")).collect();
     assert_eq!(reports.len(), 2, "{lines:?}");

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use lacewing_model::Kind;
 
-use crate::bed::{Bed, Source, call, returned};
+use crate::bed::{Bed, Source, call, returned, tail};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("a list").count()
@@ -77,6 +77,32 @@ def handler(event, context):
     assert!(!bed.lines().await.contains(&"late".to_owned()));
     instance.invoke(&call("{}")).await;
     assert!(bed.lines().await.contains(&"late".to_owned()));
+    bed.close(vec![instance]).await;
+}
+
+#[tokio::test]
+async fn what_is_written_early_in_a_long_invocation_can_be_read_before_its_end() {
+    let Some(mut bed) = Bed::new() else { return };
+    if !bed.offers("python3.11") {
+        return;
+    }
+    let code = "import time\ndef handler(event, context):\n    print('early')\n    \
+                time.sleep(4)\n    print('late')\n";
+    let mut source = Source::python(code);
+    source.timeout_seconds = 10;
+    let mut instance = bed.start(&source).await;
+    bed.lines().await;
+    let request = call("{}");
+    let mut invocation = Box::pin(instance.invoke(&request));
+    let batch = tokio::select! {
+        _ = &mut invocation => panic!("it was over before"),
+        batch = bed.logs.next() => batch.expect("a batch"),
+    };
+    let texts: Vec<_> = batch.lines.iter().map(|line| line.text.as_ref()).collect();
+    let start = format!("START RequestId: {} Version: $LATEST", request.request_id);
+    assert_eq!(texts, [start.as_bytes(), b"early"]);
+    assert!(tail(&invocation.await).contains("early\nlate\nEND "));
+    assert_eq!(bed.lines().await.first().map(String::as_str), Some("late"));
     bed.close(vec![instance]).await;
 }
 

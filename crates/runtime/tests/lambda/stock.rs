@@ -76,7 +76,7 @@ import json, sys, ssl, os
 def handler(event, context):
     return {'version': '%d.%d' % sys.version_info[:2], 'path': sys.path, 'uid': os.getuid(),
             'user': __import__('pwd').getpwuid(os.getuid())[0], 'hosts': open('/etc/hosts').read(),
-            'env': dict(os.environ), 'certs': os.path.exists('/etc/ssl/certs/ca-certificates.crt')}
+            'env': dict(os.environ), 'command': open('/proc/self/cmdline').read(), 'certs': os.path.exists('/etc/ssl/certs/ca-certificates.crt')}
 ";
     for interpreter in bed.runtimes.list() {
         let name = interpreter.runtime.to_string();
@@ -87,6 +87,8 @@ def handler(event, context):
         let done = instance.invoke(&call("{}")).await;
         let seen: serde_json::Value = serde_json::from_str(&returned(&done)).expect("JSON");
         assert_eq!(seen["version"], version);
+        let compiled = format!("\0/var/runtime/bootstrap.py.{name}.pyc\0");
+        assert!(seen["command"].as_str().expect("text").ends_with(&compiled), "{seen}");
         assert_eq!(seen["user"], "sbx_user1051");
         assert_eq!(seen["env"]["AWS_EXECUTION_ENV"], format!("AWS_Lambda_{name}"));
         assert!(seen["hosts"].as_str().expect("text").contains("sandbox.localdomain"));
