@@ -20,7 +20,7 @@ use lacewing_gateway::sigv4::{Payload, Signer};
 use lacewing_model::{Clock, SystemClock};
 use serde_json::Value;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::connection::{Connection, process_environment};
 use crate::error::{Error, Result};
 
@@ -78,8 +78,8 @@ impl<'a> Call<'a> {
 
 impl Client {
     /// A client of the server that flags, environment or data directory name.
-    pub(crate) fn find(global: &Global) -> Result<Self> {
-        Self::new(Connection::find(global, &process_environment)?)
+    pub(crate) fn find(remote: &Remote) -> Result<Self> {
+        Self::new(Connection::find(remote, &process_environment)?)
     }
 
     /// A client of the server at the other end of `connection`.

@@ -20,19 +20,19 @@ use crate::output::Output;
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
-    let Cli { global, command } = cli;
-    let output = Output { format: global.output };
+    let Cli { output, command } = cli;
+    let output = Output { format: output };
     match command {
-        Command::Serve(args) => on_all_cores(serve::run(args, &global, output)),
+        Command::Serve(args) => on_all_cores(serve::run(args, output)),
         Command::Demo(args) => on_all_cores(demo::run(args, output)),
-        Command::Deploy(args) => on_this_thread(deploy::run(args, &global, output)),
-        Command::Invoke(args) => on_this_thread(invoke::run(args, &global, output)),
-        Command::Functions(args) => on_this_thread(functions::run(args, &global, output)),
-        Command::Logs(args) => on_this_thread(logs::run(args, &global, output)),
-        Command::Delete(args) => on_this_thread(delete::run(args, &global, output)),
-        Command::Env(args) => env::run(&args, &global, output),
-        Command::Runtimes(args) => on_this_thread(runtimes::run(args, &global, output)),
-        Command::Doctor(args) => on_this_thread(doctor::run(args, &global, output)),
+        Command::Deploy(args) => on_this_thread(deploy::run(args, output)),
+        Command::Invoke(args) => on_this_thread(invoke::run(args, output)),
+        Command::Functions(args) => on_this_thread(functions::run(args, output)),
+        Command::Logs(args) => on_this_thread(logs::run(args, output)),
+        Command::Delete(args) => on_this_thread(delete::run(args, output)),
+        Command::Env(args) => env::run(&args, output),
+        Command::Runtimes(args) => on_this_thread(runtimes::run(args, output)),
+        Command::Doctor(args) => on_this_thread(doctor::run(args, output)),
         Command::Completion(args) => completion::run(&args, output),
     }
 }

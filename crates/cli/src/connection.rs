@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use lacewing_model::{Credentials, Region, Secret};
 use lacewing_node::data_dir;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::error::{Error, Result};
 
 /// Where a server listens unless it was told otherwise.
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:9000";
 /// The region when nothing names one.
 const DEFAULT_REGION: &str = "us-east-1";
+/// What is said of an endpoint that nothing names.
+const NOWHERE: &str = "the default";
 /// The profile when nothing names one.
 const DEFAULT_PROFILE: &str = "default";
 
@@ -49,10 +51,10 @@ pub(crate) fn process_environment(name: &str) -> Option<String> {
 
 impl Connection {
     /// Finds the server and the key.
-    pub(crate) fn find(global: &Global, environment: Environment<'_>) -> Result<Self> {
-        let (endpoint, endpoint_origin) = endpoint(global, environment);
-        let key = key(global, environment)?;
-        let region = global
+    pub(crate) fn find(remote: &Remote, environment: Environment<'_>) -> Result<Self> {
+        let (endpoint, endpoint_origin) = endpoint(remote, environment);
+        let key = key(remote, environment, &endpoint_origin)?;
+        let region = remote
             .region
             .clone()
             .or_else(|| environment("AWS_REGION"))
@@ -66,23 +68,23 @@ impl Connection {
 }
 
 /// The data directory that the command is about.
-pub(crate) fn data_directory(global: &Global) -> Option<PathBuf> {
-    global.data_dir.clone().or_else(data_dir::default)
+pub(crate) fn data_directory(remote: &Remote) -> Option<PathBuf> {
+    remote.data_dir.clone().or_else(data_dir::default)
 }
 
 /// URL of the server, and where it was found.
-pub(crate) fn endpoint(global: &Global, environment: Environment<'_>) -> (String, String) {
-    if let Some(url) = &global.endpoint {
+pub(crate) fn endpoint(remote: &Remote, environment: Environment<'_>) -> (String, String) {
+    if let Some(url) = &remote.endpoint {
         return (url.clone(), "--endpoint".to_owned());
     }
-    if global.data_dir.is_none() {
+    if remote.data_dir.is_none() {
         for name in ["AWS_ENDPOINT_URL_LAMBDA", "AWS_ENDPOINT_URL"] {
             if let Some(url) = environment(name) {
                 return (url, name.to_owned());
             }
         }
     }
-    let noted = data_directory(global).and_then(|dir| Some((data_dir::address(&dir)?, dir)));
+    let noted = data_directory(remote).and_then(|dir| Some((data_dir::address(&dir)?, dir)));
     match noted {
         Some((mut address, dir)) => {
             if address.ip().is_unspecified() {
@@ -91,7 +93,7 @@ pub(crate) fn endpoint(global: &Global, environment: Environment<'_>) -> (String
             }
             (format!("http://{address}"), dir.join("address").display().to_string())
         }
-        None => (DEFAULT_ENDPOINT.to_owned(), "the default".to_owned()),
+        None => (DEFAULT_ENDPOINT.to_owned(), NOWHERE.to_owned()),
     }
 }
 
@@ -101,27 +103,32 @@ struct Key {
     origin: String,
 }
 
-fn key(global: &Global, environment: Environment<'_>) -> Result<Key> {
-    if global.data_dir.is_none()
-        && global.profile.is_none()
+fn key(remote: &Remote, environment: Environment<'_>, endpoint_origin: &str) -> Result<Key> {
+    if remote.data_dir.is_none()
+        && remote.profile.is_none()
         && let Some(key) = key_from_variables(environment)?
     {
         return Ok(key);
     }
-    let profile = global.profile.clone().or_else(|| environment("AWS_PROFILE"));
-    let named = global.data_dir.is_none().then(|| environment("AWS_SHARED_CREDENTIALS_FILE"));
+    let profile = remote.profile.clone().or_else(|| environment("AWS_PROFILE"));
+    let named = remote.data_dir.is_none().then(|| environment("AWS_SHARED_CREDENTIALS_FILE"));
     if let Some(file) = named.flatten() {
         return key_from_file(Path::new(&file), profile.as_deref());
     }
-    if let (Some(profile), None) = (&profile, &global.data_dir) {
+    if let (Some(profile), None) = (&profile, &remote.data_dir) {
         let home = environment("HOME").ok_or_else(|| {
             Error::user(format!("no home directory to look for profile '{profile}' in"))
         })?;
         return key_from_file(&Path::new(&home).join(".aws/credentials"), Some(profile));
     }
-    let dir = data_directory(global)
+    let dir = data_directory(remote)
         .ok_or_else(|| Error::user("no key was found").hint("give --data-dir"))?;
-    key_from_file(&data_dir::credentials_file(&dir), profile.as_deref())
+    let file = data_dir::credentials_file(&dir);
+    if endpoint_origin == NOWHERE && !file.exists() {
+        return Err(Error::server(format!("no server has run on {}", dir.display()))
+            .hint("start one with `lacewing serve`, or name its directory with --data-dir"));
+    }
+    key_from_file(&file, profile.as_deref())
 }
 
 fn key_from_variables(environment: Environment<'_>) -> Result<Option<Key>> {

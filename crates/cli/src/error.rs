@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 1 | the request cannot be done as it was made |
-//! | 2 | the command line is wrong |
+//! | 2 | the command line or the configuration is wrong |
 //! | 3 | the server cannot be reached, cannot start or failed |
 //! | 4 | the invoked function itself failed |
 //! | 70 | a bug of Lacewing |

@@ -20,12 +20,8 @@ fn reference() -> String {
     section(&mut root, &mut text);
     let mut verbs: Vec<Command> = root.get_subcommands().cloned().collect();
     for verb in verbs.iter_mut().filter(|verb| !verb.is_hide_set()) {
-        // The options of every command are told once, with the root.
-        let mut own = verb.clone().term_width(WIDTH);
-        let shared = ["output", "endpoint", "region", "profile", "data_dir"];
-        for name in shared {
-            own = own.mut_arg(name, |arg| arg.hide(true));
-        }
+        // The option of every command is told once, with the root.
+        let mut own = verb.clone().term_width(WIDTH).mut_arg("output", |arg| arg.hide(true));
         section(&mut own, &mut text);
     }
     text

@@ -4,6 +4,7 @@
 
 use assert_cmd::Command;
 use assert_cmd::cargo::cargo_bin_cmd;
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 /// `lacewing` with an environment of its own: nothing of the developer's leaks in.
@@ -38,6 +39,13 @@ fn a_wrong_command_line_exits_with_2() {
         &["deploy", "--env", "A"],
         &["logs", "x", "--since", "yesterday"],
         &["serve", "--listen", "nowhere"],
+        &["serve", "--region", "Mars"],
+        &["serve", "--config", "missing.toml"],
+        &["serve", "--endpoint", "http://127.0.0.1:1"],
+        &["serve", "--profile", "x"],
+        &["demo", "--data-dir", "d"],
+        &["demo", "--region", "us-east-1"],
+        &["doctor", "--here", "--endpoint", "http://127.0.0.1:1"],
     ] {
         assert_eq!(failure(&dir, arguments).0, 2, "{arguments:?}");
     }
@@ -46,13 +54,47 @@ fn a_wrong_command_line_exits_with_2() {
 #[test]
 fn a_missing_key_is_the_users_matter() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, text) = failure(&dir, &["functions"]);
+    let (code, text) = failure(&dir, &["functions", "--endpoint", "http://127.0.0.1:1"]);
     assert_eq!(code, 1);
     insta::assert_snapshot!(text, @r"
     error: no key: cannot read [dir]/credentials
       caused by: No such file or directory (os error 2)
     hint: the server writes it at its first start: run `lacewing serve`, or name its directory with --data-dir
     ");
+}
+
+#[test]
+fn a_server_that_never_ran_exits_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, text) = failure(&dir, &["functions"]);
+    assert_eq!(code, 3);
+    insta::assert_snapshot!(text, @r"
+    error: no server has run on [dir]
+    hint: start one with `lacewing serve`, or name its directory with --data-dir
+    ");
+}
+
+#[test]
+fn a_server_that_cannot_start_exits_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--isolation", "best-effort", "--listen"];
+    let start = |arguments: &[&str]| failure(&dir, &[&serve[..], arguments].concat());
+
+    let (code, text) = start(&["127.0.0.1:0", "--data-dir", "/dev/null/x"]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("cannot use the data directory /dev/null/x"), "{text}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, text) = start(&[&address]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains(&format!("cannot listen on {address}")), "{text}");
+
+    let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let (code, text) = start(&["127.0.0.1:0"]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("another server is running on the data directory [dir]"), "{text}");
 }
 
 #[test]
@@ -94,18 +136,41 @@ fn an_unknown_option_of_the_configuration_is_named() {
 }
 
 #[test]
+fn an_interpreter_that_is_none_is_an_error_of_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), "[runtimes]\npython3.13 = '/bin/false'\n").unwrap();
+    let arguments = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        "d",
+        "--isolation",
+        "best-effort",
+        "--config",
+        "c.toml",
+    ];
+    let (code, text) = failure(&dir, &arguments);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("runtimes.python3.13 = /bin/false"), "{text}");
+}
+
+#[test]
 fn env_prints_what_each_shell_understands() {
     let dir = with_key();
     std::fs::write(dir.path().join("address"), "127.0.0.1:4711\n").unwrap();
     let text = |arguments: &[&str]| {
         let mut command = lacewing(&dir);
         command.env("AWS_ACCESS_KEY_ID", "AKIAREAL").arg("env").args(arguments);
+        command.env("AWS_ENDPOINT_URL_STS", "https://real").env("AWS_PROFILE", "real");
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         text.replace(&dir.path().display().to_string(), "[dir]")
     };
     insta::assert_snapshot!(text(&[]), @r"
     unset AWS_ACCESS_KEY_ID
+    unset AWS_PROFILE
+    unset AWS_ENDPOINT_URL_STS
     export AWS_SHARED_CREDENTIALS_FILE=[dir]/credentials
     export AWS_ENDPOINT_URL=http://127.0.0.1:4711
     export AWS_REGION=us-east-1

@@ -91,7 +91,7 @@ fn a_server_says_that_it_is_ready_answers_and_ends_on_sigterm() {
 
     let second = server.run(&["serve", "--listen", "127.0.0.1:0"]);
     let words = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(second.status.code(), Some(1), "{words}");
+    assert_eq!(second.status.code(), Some(3), "{words}");
     assert!(words.contains("another server is running"), "{words}");
 
     assert_eq!(server.stop(), 0);
@@ -118,6 +118,19 @@ fn the_verbs_work_together_from_deploy_to_delete() {
     );
     let again = server.json(&["deploy", path, "--name", "echo", "--timeout", "7"]);
     assert_eq!((again["MemorySize"].as_u64(), again["Timeout"].as_u64()), (Some(256), Some(7)));
+
+    let refused = |arguments: &[&str]| {
+        let output = server.run(&[&["deploy", path, "--name", "echo"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let too_little = refused(&["--memory", "1", "--timeout", "9"]);
+    assert!(too_little.contains("hint: nothing was changed"), "{too_little}");
+    std::fs::set_permissions(&bootstrap, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let unclear = refused(&[]);
+    assert!(unclear.contains("not executable") && unclear.contains("give --handler"), "{unclear}");
+    assert_eq!(server.json(&["functions"])[0]["Timeout"], 7);
+
     assert_eq!(server.json(&["functions"])[0]["FunctionName"], "echo");
 
     let invoked = server.run(&["invoke", "echo", "--payload", "{\"a\":1}", "--log"]);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::error::Result;
 use crate::output::Output;
@@ -12,10 +12,12 @@ use crate::output::Output;
 pub(crate) struct Args {
     /// Name or ARN of the function
     name: String,
+    #[command(flatten)]
+    remote: Remote,
 }
 
-pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
-    Client::find(global)?.delete_function(&args.name).await?;
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
+    Client::find(&args.remote)?.delete_function(&args.name).await?;
     let name = args.name;
     output.show(&json!({ "deleted": name }), |_| format!("deleted {name}"))
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use self::report::Report;
 use self::sample::Sample;
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::commands::serve;
 use crate::connection::Connection;
@@ -57,7 +57,7 @@ struct Call {
 pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     telemetry::install(LogFormat::Text, "warn").map_err(|error| Error::usage(error.to_string()))?;
     let scratch = Scratch::new("demo")
-        .map_err(|error| Error::user("cannot make a temporary directory").caused_by(&error))?;
+        .map_err(|error| Error::server("cannot make a temporary directory").caused_by(&error))?;
     let config = Config {
         listen: Some("127.0.0.1:0".to_owned()),
         data_dir: Some(scratch.path().join("data")),
@@ -117,14 +117,8 @@ async fn show(node: &Node, keep: bool, output: Output) -> Result<()> {
 
 /// A client with the key of the node's own data directory.
 fn client_of(node: &Node) -> Result<Client> {
-    let global = Global {
-        output: Format::Text,
-        endpoint: None,
-        region: None,
-        profile: None,
-        data_dir: Some(node.ready().data_dir.clone()),
-    };
-    Client::new(Connection::find(&global, &|_| None)?)
+    let remote = Remote { data_dir: Some(node.ready().data_dir.clone()), ..Remote::default() };
+    Client::new(Connection::find(&remote, &|_| None)?)
 }
 
 /// Deploys a function and invokes it cold and warm.

@@ -4,19 +4,28 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::project::{Detected, Language, Manifest, Project};
+
+/// What a failed update has changed.
+const NOTHING: &str = "nothing was changed";
+const OLD_CODE: &str =
+    "the configuration was changed, but the code is the old; `lacewing deploy` again does the rest";
 
 /// Create or update a function from a directory, a zip archive or a single file
 ///
 /// Runtime and handler are found by looking: a Python file with `lambda_handler` or `handler`, a
 /// JavaScript file that exports `handler`, an executable `bootstrap`. A file `lacewing.toml` in the
 /// directory says it better, with the keys name, runtime, handler, role, description, memory, timeout,
-/// ephemeral_storage and the table [environment]; flags win over it. Files named in `.lacewingignore`
-/// stay behind.
+/// ephemeral_storage and the table [environment]; flags win over it.
+///
+/// Of a directory these stay behind: .git, .hg, .svn, .idea, .vscode, .DS_Store, __pycache__, *.pyc,
+/// .venv, venv, .tox, .pytest_cache, .mypy_cache, .ruff_cache, .npm, .aws, .env, .gitignore,
+/// .lacewingignore, and at its top *.zip and lacewing.toml. A file `.lacewingignore` in the syntax of
+/// .gitignore names more, and takes one of these back with `!name`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to deploy
@@ -49,11 +58,13 @@ pub(crate) struct Args {
     /// An environment variable; all that are given replace those of the manifest
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
+    #[command(flatten)]
+    remote: Remote,
 }
 
-pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     let project = Project::open(&args.path)?;
-    let client = Client::find(global)?;
+    let client = Client::find(&args.remote)?;
     let wanted = wanted(args, &project.manifest);
     let name = wanted.name.clone().unwrap_or_else(|| project.name.clone());
     let existing = client.configuration(&name).await?;
@@ -61,22 +72,43 @@ pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<(
     let zip = project.pack(output)?;
     let upload = |total| output.bytes_bar("uploading", total);
     let is_new = existing.is_none();
-    if is_new {
-        let mut settings = settings;
-        settings.insert("FunctionName".to_owned(), name.clone().into());
-        client.create_function(settings.into(), &zip, upload).await?;
-    } else {
-        client.settled(&name).await?;
-        client.update_code(&name, &zip, upload).await?;
-        client.settled(&name).await?;
-        if !settings.is_empty() {
-            client.update_configuration(&name, &settings.into()).await?;
+    match existing {
+        Some(existing) => {
+            client.settled(&name).await?;
+            let is_reconfigured = reconfigure(&client, &name, settings, &existing).await?;
+            let replaced = client.update_code(&name, &zip, upload).await;
+            let changed = if is_reconfigured { OLD_CODE } else { NOTHING };
+            replaced.map_err(|error| error.hint(changed))?;
+        }
+        None => {
+            let mut settings = settings;
+            settings.insert("FunctionName".to_owned(), name.clone().into());
+            client.create_function(settings.into(), &zip, upload).await?;
         }
     }
     let spinner = output.spinner("waiting until it is active");
     let configuration = client.settled(&name).await?;
     spinner.finish_and_clear();
     output.show(&configuration, |configuration| text(configuration, is_new))
+}
+
+/// Changes the settings that differ, before the code: they are what is refused most. Whether there
+/// were any.
+async fn reconfigure(
+    client: &Client,
+    name: &str,
+    mut settings: Map<String, Value>,
+    existing: &Value,
+) -> Result<bool> {
+    settings.retain(|member, value| existing[member.as_str()] != *value);
+    if settings.is_empty() {
+        return Ok(false);
+    }
+    let changed = client.update_configuration(name, &settings.into()).await;
+    changed.map_err(|error| error.hint(NOTHING))?;
+    let settled = client.settled(name).await;
+    settled.map_err(|error| error.hint(OLD_CODE))?;
+    Ok(true)
 }
 
 fn text(configuration: &Value, is_new: bool) -> String {
@@ -119,7 +151,10 @@ async fn settings(
         let member = |name: &str| existing[name].as_str().map(str::to_owned);
         (member("Runtime"), member("Handler"))
     });
-    let (old_runtime, old_handler) = known.unwrap_or_default();
+    // What the files do not say is kept only if the author says the other half.
+    let is_said = wanted.runtime.is_some() || wanted.handler.is_some();
+    let (old_runtime, old_handler) =
+        known.filter(|_| detected.is_ok() || is_said).unwrap_or_default();
     let found = detected.as_ref().ok();
     let unclear = |what: &str| {
         let reason = detected.as_ref().err().cloned().unwrap_or_default();
@@ -220,6 +255,7 @@ mod tests {
             timeout: None,
             ephemeral_storage: None,
             env: Vec::new(),
+            remote: Remote::default(),
         }
     }
 

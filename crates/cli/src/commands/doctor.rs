@@ -3,7 +3,7 @@
 use lacewing_node::{Config, Settings, probe};
 use serde_json::{Value, json};
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::commands::{runtimes, serve};
 use crate::error::{Error, Result};
@@ -15,19 +15,21 @@ use crate::output::{Output, table};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Look for yourself, even when a server answers
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["endpoint", "region", "profile"])]
     here: bool,
+    #[command(flatten)]
+    remote: Remote,
 }
 
-pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     let (source, mut document) = if args.here {
-        ("this host, without a server".to_owned(), looked(global)?)
+        ("this host, without a server".to_owned(), looked(&args.remote)?)
     } else {
-        match asked(global).await {
+        match asked(&args.remote).await {
             Ok((endpoint, document)) => (format!("the server at {endpoint}"), document),
             Err(error) => {
                 output.note(&format!("no server was asked: {}", error.message));
-                ("this host, without a server".to_owned(), looked(global)?)
+                ("this host, without a server".to_owned(), looked(&args.remote)?)
             }
         }
     };
@@ -35,14 +37,14 @@ pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<(
     output.show(&document, text)
 }
 
-async fn asked(global: &Global) -> Result<(String, Value)> {
-    let client = Client::find(global)?;
+async fn asked(remote: &Remote) -> Result<(String, Value)> {
+    let client = Client::find(remote)?;
     let document = client.admin("doctor").await?;
     Ok((client.endpoint().to_owned(), document))
 }
 
-fn looked(global: &Global) -> Result<Value> {
-    let config = Config { data_dir: global.data_dir.clone(), ..Config::default() };
+fn looked(remote: &Remote) -> Result<Value> {
+    let config = Config { data_dir: remote.data_dir.clone(), ..Config::default() };
     let settings = Settings::check(&config).map_err(|error| Error::usage(error.to_string()))?;
     let doctor = probe(&settings, &serve::this_program()?)
         .map_err(|error| Error::server("cannot look at this host").caused_by(&error))?;

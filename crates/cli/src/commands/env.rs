@@ -2,14 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::connection::{self, Connection, process_environment};
 use crate::error::{Error, Result};
 use crate::output::Output;
 
-/// Variables that would win over the credentials file.
-const IN_THE_WAY: [&str; 4] =
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"];
+/// Variables that would win over those that are set here
+/// (<https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html>).
+const IN_THE_WAY: [&str; 8] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ENDPOINT_URL_LAMBDA",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+];
 
 /// Print what points the AWS tools at the server
 ///
@@ -19,6 +28,8 @@ pub(crate) struct Args {
     /// Whose syntax to print
     #[arg(long, value_enum, default_value_t = Shell::Bash, value_name = "SHELL")]
     shell: Shell,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 /// A shell's syntax.
@@ -36,23 +47,25 @@ struct Variables {
     unset: Vec<&'static str>,
 }
 
-pub(crate) fn run(args: &Args, global: &Global, output: Output) -> Result<()> {
-    let dir = connection::data_directory(global)
+pub(crate) fn run(args: &Args, output: Output) -> Result<()> {
+    let dir = connection::data_directory(&args.remote)
         .ok_or_else(|| Error::user("no data directory was found").hint("give --data-dir"))?;
     let dir = std::path::absolute(&dir)
         .map_err(|error| Error::user("the data directory is no path").caused_by(&error))?;
-    let mut of_directory = global.clone();
-    of_directory.data_dir = Some(dir.clone());
-    let found = Connection::find(&of_directory, &process_environment)?;
+    let of_directory = Remote { data_dir: Some(dir.clone()), ..args.remote.clone() };
+    let left = |name: &str| process_environment(name).filter(|_| !IN_THE_WAY.contains(&name));
+    let found = Connection::find(&of_directory, &left)?;
     let region = found.region.to_string();
     let file = lacewing_node::data_dir::credentials_file(&dir).display().to_string();
+    let mut set = vec![
+        ("AWS_SHARED_CREDENTIALS_FILE", file),
+        ("AWS_ENDPOINT_URL", found.endpoint),
+        ("AWS_REGION", region.clone()),
+        ("AWS_DEFAULT_REGION", region),
+    ];
+    set.extend(args.remote.profile.clone().map(|profile| ("AWS_PROFILE", profile)));
     let variables = Variables {
-        set: vec![
-            ("AWS_SHARED_CREDENTIALS_FILE", file),
-            ("AWS_ENDPOINT_URL", found.endpoint),
-            ("AWS_REGION", region.clone()),
-            ("AWS_DEFAULT_REGION", region),
-        ],
+        set,
         unset: IN_THE_WAY.into_iter().filter(|name| process_environment(name).is_some()).collect(),
     };
     let document: BTreeMap<_, _> = variables.set.iter().cloned().collect();

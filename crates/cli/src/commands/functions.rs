@@ -2,17 +2,20 @@
 
 use serde_json::Value;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::error::Result;
 use crate::output::{Output, table};
 
 /// List the functions
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: Remote,
+}
 
-pub(crate) async fn run(_args: Args, global: &Global, output: Output) -> Result<()> {
-    let functions = Client::find(global)?.functions().await?;
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
+    let functions = Client::find(&args.remote)?.functions().await?;
     if functions.is_empty() {
         output.note("no functions; `lacewing deploy` makes one");
     }

@@ -5,7 +5,7 @@ use std::io::Read;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::lambda::{InvokeOptions, Invoked};
@@ -34,16 +34,18 @@ pub(crate) struct Args {
     /// Print the payload's bytes as they came, without a line feed
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    remote: Remote,
 }
 
-pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     let payload = payload(args.payload.as_deref())?;
     let options = InvokeOptions {
         qualifier: args.qualifier.as_deref(),
         is_async: args.is_async,
         wants_log: args.log,
     };
-    let invoked = Client::find(global)?.invoke(&args.name, payload, options).await?;
+    let invoked = Client::find(&args.remote)?.invoke(&args.name, payload, options).await?;
     print(&args, &invoked, output)?;
     match &invoked.function_error {
         None => Ok(()),

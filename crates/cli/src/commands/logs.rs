@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp as Moment};
 use lacewing_model::{Clock, SystemClock, Timestamp};
 use serde_json::Value;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::{ADMIN, Call, Client};
 use crate::error::{Error, Result};
 use crate::lambda;
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     /// beginning; with --follow: now]
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 /// Where to begin.
@@ -38,9 +40,9 @@ enum Since {
     At(Timestamp),
 }
 
-pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     lambda::path_of(&args.name)?;
-    let client = Client::find(global)?;
+    let client = Client::find(&args.remote)?;
     let now = SystemClock.now();
     let since = match args.since {
         None if args.follow => Some(now),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::args::Global;
+use crate::args::Remote;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::output::{Output, table};
@@ -11,10 +11,13 @@ use crate::output::{Output, table};
 ///
 /// The custom runtimes provided.al2023 and provided.al2 are always there.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: Remote,
+}
 
-pub(crate) async fn run(_args: Args, global: &Global, output: Output) -> Result<()> {
-    let found = found(&Client::find(global)?).await?;
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
+    let found = found(&Client::find(&args.remote)?).await?;
     if found.is_empty() {
         output.note("no interpreters found; only custom runtimes can run");
     }

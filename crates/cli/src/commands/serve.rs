@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lacewing_model::Kind;
 use lacewing_node::config::{Cpu, Isolation};
 use lacewing_node::telemetry::{self, LogFormat};
 use lacewing_node::{Config, Node, Ready, Settings, StartError};
@@ -10,7 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::args::Global;
 use crate::error::{Error, Result};
 use crate::output::Output;
 
@@ -24,6 +24,13 @@ pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:9000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Directory that holds everything the server keeps [else: LACEWING_DATA_DIR,
+    /// $XDG_DATA_HOME/lacewing, for root /var/lib/lacewing, for others ~/.local/share/lacewing]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The region the server says it is [default: us-east-1]
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
     /// Configuration file in TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -69,13 +76,13 @@ enum LogFormatArg {
     Json,
 }
 
-pub(crate) async fn run(args: Args, global: &Global, output: Output) -> Result<()> {
+pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     let format = match args.log_format {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
     telemetry::install(format, "info").map_err(|error| Error::usage(error.to_string()))?;
-    let settings = Settings::check(&config(args, global)?)
+    let settings = Settings::check(&config(args)?)
         .map_err(|error| Error::usage(format!("the configuration is wrong: {error}")))?;
     let signals = Signals::listen()?;
     let exe = this_program()?;
@@ -131,7 +138,7 @@ impl Signals {
     }
 }
 
-fn config(args: Args, global: &Global) -> Result<Config> {
+fn config(args: Args) -> Result<Config> {
     let file = match &args.config {
         None => Config::default(),
         Some(path) => {
@@ -148,8 +155,8 @@ fn config(args: Args, global: &Global) -> Result<Config> {
     });
     Ok(Config {
         listen: args.listen.or(file.listen),
-        data_dir: global.data_dir.clone().or(file.data_dir),
-        region: global.region.clone().or(file.region),
+        data_dir: args.data_dir.or(file.data_dir),
+        region: args.region.or(file.region),
         isolation: isolation.or(file.isolation),
         cpu: cpu.or(file.cpu),
         lenient_roles: args.lenient_roles.then_some(true).or(file.lenient_roles),
@@ -161,17 +168,19 @@ fn config(args: Args, global: &Global) -> Result<Config> {
 /// Sorts why a node did not start.
 pub(crate) fn start_failed(error: &StartError) -> Error {
     match error {
-        StartError::Locked { .. } => Error::user(error.to_string())
+        StartError::Locked { .. } => Error::server(error.to_string())
             .hint("stop the other server, or give this one its own --data-dir"),
-        StartError::Listen { .. } => Error::user("cannot start")
+        StartError::Listen { .. } => Error::server("cannot start")
             .caused_by(error)
             .hint("--listen chooses another address; port 0 takes a free port"),
         StartError::Launcher(_) => Error::server("cannot start").caused_by(error).hint(
             "`lacewing doctor` says what this host lacks; --isolation best-effort starts \
              nevertheless",
         ),
-        StartError::DataDir { .. } => Error::user("cannot start").caused_by(error),
-        StartError::Store(_) | StartError::Part { .. } => {
+        StartError::Part { source, .. } if source.kind() == Kind::Invalid => {
+            Error::usage(format!("the configuration is wrong: {}", source.public()))
+        }
+        StartError::DataDir { .. } | StartError::Store(_) | StartError::Part { .. } => {
             Error::server("cannot start").caused_by(error)
         }
     }
@@ -216,7 +225,6 @@ pub(crate) fn isolation(ready: &Ready) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Format;
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
@@ -224,6 +232,8 @@ mod tests {
         std::fs::write(file.path(), "listen = '127.0.0.1:1'\ncpu = 'hard'\nregion = 'a'").unwrap();
         let args = Args {
             listen: Some("127.0.0.1:2".into()),
+            data_dir: Some("/d".into()),
+            region: Some("b".into()),
             config: Some(file.path().into()),
             isolation: Some(IsolationArg::BestEffort),
             cpu: None,
@@ -231,20 +241,13 @@ mod tests {
             substitute_runtimes: false,
             log_format: LogFormatArg::Text,
         };
-        let global = Global {
-            output: Format::Text,
-            endpoint: None,
-            region: None,
-            profile: None,
-            data_dir: Some("/d".into()),
-        };
-        let config = config(args, &global).unwrap();
+        let config = config(args).unwrap();
         assert_eq!(config.listen.as_deref(), Some("127.0.0.1:2"));
         assert_eq!(config.cpu, Some(Cpu::Hard));
         assert_eq!(config.isolation, Some(Isolation::BestEffort));
         assert_eq!((config.lenient_roles, config.substitute_runtimes), (Some(true), None));
         assert_eq!(config.data_dir, Some("/d".into()));
-        assert_eq!(config.region.as_deref(), Some("a"));
+        assert_eq!(config.region.as_deref(), Some("b"));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::output::Format;
 
 const FILE: &str = "# ours\n[default]\naws_access_key_id = AKIADEFAULT\n\
                     aws_secret_access_key=one\nregion = eu-west-1\n\n[other]\n\
@@ -18,23 +17,19 @@ fn directory() -> TempDir {
     dir
 }
 
-fn global() -> Global {
-    Global { output: Format::Text, endpoint: None, region: None, profile: None, data_dir: None }
-}
-
-fn find(global: &Global, variables: &[(&str, &str)]) -> Result<Connection> {
+fn find(remote: &Remote, variables: &[(&str, &str)]) -> Result<Connection> {
     let environment = |name: &str| {
         variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     };
-    Connection::find(global, &environment)
+    Connection::find(remote, &environment)
 }
 
 #[test]
 fn a_data_directory_has_key_region_and_address() {
     let dir = directory();
     fs::write(dir.path().join("address"), "0.0.0.0:4711\n").unwrap();
-    let global = Global { data_dir: Some(dir.path().into()), ..global() };
-    let found = find(&global, &[]).unwrap();
+    let remote = Remote { data_dir: Some(dir.path().into()), ..Remote::default() };
+    let found = find(&remote, &[]).unwrap();
     assert_eq!(found.endpoint, "http://127.0.0.1:4711");
     assert_eq!(found.region.as_str(), "eu-west-1");
     assert_eq!(found.credentials.access_key_id, "AKIADEFAULT");
@@ -49,13 +44,13 @@ fn flags_win_over_variables() {
         ("AWS_SECRET_ACCESS_KEY", "real"),
         ("AWS_REGION", "us-west-2"),
     ];
-    let global = Global {
+    let remote = Remote {
         data_dir: Some(dir.path().into()),
         region: Some("eu-north-1".into()),
         endpoint: Some("http://mine:2".into()),
-        ..global()
+        ..Remote::default()
     };
-    let found = find(&global, &variables).unwrap();
+    let found = find(&remote, &variables).unwrap();
     assert_eq!(found.endpoint, "http://mine:2");
     assert_eq!(found.region.as_str(), "eu-north-1");
     assert_eq!(found.credentials.access_key_id, "AKIADEFAULT");
@@ -71,13 +66,13 @@ fn variables_are_used_as_the_aws_tools_use_them() {
         ("AWS_ENDPOINT_URL", "http://general:1"),
         ("AWS_ENDPOINT_URL_LAMBDA", "http://special:2"),
     ];
-    let found = find(&global(), &by_file).unwrap();
+    let found = find(&Remote::default(), &by_file).unwrap();
     assert_eq!(found.credentials.access_key_id, "AKIAOTHER");
     assert!(found.credentials.session_token.is_some());
     assert_eq!(found.endpoint, "http://special:2");
 
     let by_key = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-    let found = find(&global(), &by_key).unwrap();
+    let found = find(&Remote::default(), &by_key).unwrap();
     assert_eq!(found.credentials.access_key_id, "AKIAENV");
     assert_eq!(found.origin.key, "AWS_ACCESS_KEY_ID");
 }
@@ -85,15 +80,20 @@ fn variables_are_used_as_the_aws_tools_use_them() {
 #[test]
 fn what_is_missing_is_named() {
     let dir = directory();
-    let global = Global { data_dir: Some(dir.path().join("none")), ..global() };
-    let error = find(&global, &[]).unwrap_err();
+    let remote = Remote { data_dir: Some(dir.path().join("none")), ..Remote::default() };
+    let error = find(&remote, &[]).unwrap_err();
+    assert!(error.message.starts_with("no server has run on"), "{}", error.message);
+    assert!(error.hints[0].contains("lacewing serve"));
+
+    let remote = Remote { endpoint: Some("http://mine:2".into()), ..remote };
+    let error = find(&remote, &[]).unwrap_err();
     assert!(error.message.contains("none/credentials"), "{}", error.message);
     assert!(error.hints[0].contains("lacewing serve"));
 
-    let global = Global { data_dir: Some(dir.path().into()), profile: Some("x".into()), ..global };
-    assert!(find(&global, &[]).unwrap_err().message.contains("no profile 'x'"));
+    let remote = Remote { data_dir: Some(dir.path().into()), profile: Some("x".into()), ..remote };
+    assert!(find(&remote, &[]).unwrap_err().message.contains("no profile 'x'"));
 
     let half = [("AWS_ACCESS_KEY_ID", "AKIAENV")];
-    let error = find(&super::tests::global(), &half).unwrap_err();
+    let error = find(&Remote::default(), &half).unwrap_err();
     assert!(error.message.contains("AWS_SECRET_ACCESS_KEY"));
 }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use lacewing_model::limits;
 use serde_json::Value;
 
 /// Python files that usually hold the handler, the likeliest first.
@@ -66,19 +67,38 @@ pub(super) fn detect(dir: &Path, files: &[PathBuf]) -> Result<Detected, String> 
     let python = python(dir, files)
         .map(|handler| Detected { language: Language::Python { minor }, handler });
     let node = node(dir, files).map(|handler| Detected { language: Language::Node, handler });
-    match (python, node) {
-        (Some(python), Some(node)) => Err(format!(
-            "both {} (Python) and {} (Node) look like a handler",
-            python.handler, node.handler
-        )),
-        (Some(found), None) | (None, Some(found)) => Ok(found),
+    let found = match (python, node) {
+        (Some(python), Some(node)) => {
+            return Err(format!(
+                "both {} (Python) and {} (Node) look like a handler",
+                python.handler, node.handler
+            ));
+        }
+        (Some(found), None) | (None, Some(found)) => found,
         (None, None) => {
-            Err("found no handler: looked for `def lambda_handler` or `def handler` in \
+            return Err("found no handler: looked for `def lambda_handler` or `def handler` in \
                              a Python file, an exported `handler` in a JavaScript file, and an \
                              executable `bootstrap`, at the top of the tree"
-                .to_owned())
+                .to_owned());
         }
+    };
+    if can_be_named(&found.handler) {
+        return Ok(found);
     }
+    Err(format!(
+        "found '{}', but no handler can name that file: a module's name has neither spaces nor dots",
+        found.handler
+    ))
+}
+
+/// Whether a handler is one by its letters: `module.function` without white space, where the first
+/// dot of the path's last part ends the module
+/// (<https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html>).
+fn can_be_named(handler: &str) -> bool {
+    let last = handler.rsplit('/').next().unwrap_or(handler);
+    handler.len() <= limits::HANDLER
+        && !handler.contains(char::is_whitespace)
+        && last.matches('.').count() == 1
 }
 
 // === Python ===

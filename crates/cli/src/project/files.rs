@@ -87,3 +87,21 @@ fn patterns(dir: &Path) -> Result<Gitignore> {
 fn concat_root(name: &str) -> String {
     format!("/{name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn the_help_names_everything_that_stays_behind() {
+        let mut cli = Cli::command();
+        let deploy = cli.find_subcommand_mut("deploy").unwrap();
+        let help = deploy.render_long_help().to_string();
+        for pattern in DEFAULTS.iter().chain([&manifest::FILE]) {
+            assert!(help.contains(pattern.trim_matches('/')), "{pattern} is not in the help");
+        }
+    }
+}

@@ -101,6 +101,19 @@ fn an_executable_bootstrap_is_a_custom_runtime() {
 }
 
 #[test]
+fn a_file_that_no_handler_can_name_is_refused() {
+    for file in ["my fn.py", "my.fn.py", "index.min.js"] {
+        let text = if file.ends_with("js") { "exports.handler = 1" } else { DEF };
+        let error = found(&[(file, text)]).unwrap_err();
+        assert!(error.contains("no handler can name that file"), "{file}: {error}");
+    }
+    assert_eq!(found(&[("my-fn.py", DEF)]).unwrap().1, "my-fn.lambda_handler");
+    let package =
+        [("package.json", r#"{"main": "v1.2/a.js"}"#), ("v1.2/a.js", "exports.handler=1")];
+    assert_eq!(found(&package).unwrap().1, "v1.2/a.handler");
+}
+
+#[test]
 fn doubt_is_said_aloud() {
     let both = [("app.py", DEF), ("index.js", "exports.handler = 1")];
     let error = found(&both).unwrap_err();
