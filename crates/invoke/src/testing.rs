@@ -1,11 +1,9 @@
 //! Values that several tests of this crate share.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use uuid::Uuid;
 
-use lacewing_model::function::{Architecture, Code, State, UpdateStatus};
+use lacewing_model::function::{Code, State, UpdateStatus};
 use lacewing_model::usage::Trigger;
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Invocation, Region,
@@ -21,18 +19,8 @@ pub(crate) fn key(account: &str, name: &str) -> FunctionKey {
 }
 
 pub(crate) fn config() -> FunctionConfig {
-    FunctionConfig {
-        runtime: "python3.13".parse().expect("known"),
-        handler: "app.handler".to_owned(),
-        role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
-        description: String::new(),
-        timeout_seconds: 3,
-        memory_mb: 128,
-        ephemeral_mb: 512,
-        architecture: Architecture::HOST,
-        environment: None,
-        tags: BTreeMap::new(),
-    }
+    let role = "arn:aws:iam::000000000000:role/lambda";
+    FunctionConfig::new("python3.13".parse().expect("known"), "app.handler", role)
 }
 
 /// An active function; each generation was made a second after the one before.

@@ -2,7 +2,7 @@
 //!
 //! Source: "Invoke", parameter `FunctionName`,
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>: a name, a partial ARN
-//! (`123456789012:function:name`) or a whole ARN, each with or without a qualifier. [`PATTERN`] is
+//! (`123456789012:function:name`) or a whole ARN, each with or without a qualifier. `PATTERN` is
 //! what counts: it lets any part before the name be left out.
 
 use std::fmt;

@@ -59,7 +59,8 @@ pub struct FunctionConfig {
 }
 
 impl FunctionConfig {
-    /// What Lambda documents for a function of which no more was said.
+    /// What Lambda documents for a function of which no more was said, but for the machine
+    /// architecture: there is only this host's.
     pub fn new(runtime: RuntimeId, handler: impl Into<String>, role: impl Into<String>) -> Self {
         Self {
             runtime,
@@ -69,7 +70,7 @@ impl FunctionConfig {
             timeout_seconds: limits::TIMEOUT_SECONDS.1,
             memory_mb: limits::MEMORY_MB.1,
             ephemeral_mb: limits::EPHEMERAL_MB.1,
-            architecture: Architecture::X86_64,
+            architecture: Architecture::HOST,
             environment: None,
             tags: BTreeMap::new(),
         }

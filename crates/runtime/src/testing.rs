@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use lacewing_model::function::{Architecture, Code, State, UpdateStatus};
+use lacewing_model::function::{Code, State, UpdateStatus};
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Region, Timestamp,
 };
@@ -15,18 +15,11 @@ pub(crate) fn function(runtime: &str) -> Function {
             region: Region::new("us-east-1").expect("valid"),
             name: FunctionName::new("hello").expect("valid"),
         },
-        config: FunctionConfig {
-            runtime: runtime.parse().expect("known"),
-            handler: "app.handler".to_owned(),
-            role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
-            description: String::new(),
-            timeout_seconds: 3,
-            memory_mb: 128,
-            ephemeral_mb: 512,
-            architecture: Architecture::HOST,
-            environment: None,
-            tags: std::collections::BTreeMap::default(),
-        },
+        config: FunctionConfig::new(
+            runtime.parse().expect("known"),
+            "app.handler",
+            "arn:aws:iam::000000000000:role/lambda",
+        ),
         code: Code { digest: Digest::new([7; 32]), size: 1 },
         state: State::Active,
         last_update: UpdateStatus::Successful,

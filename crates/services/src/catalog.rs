@@ -1,7 +1,7 @@
 //! Which functions there are: a persistent map in memory, kept current by watching the records.
 //!
 //! A lookup takes no lock and allocates nothing; a reader keeps the snapshot it took. Only
-//! [`Catalog::follow`] changes the map, in the order of the store's revisions; a writer waits until
+//! `Catalog::follow` changes the map, in the order of the store's revisions; a writer waits until
 //! its own revision has been applied, so that whoever was answered sees what was answered.
 
 use std::collections::HashSet;

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! An answer is given only after its transaction is on the disk. When the disk is full, requests
-//! fail with [`StoreError::Full`](crate::StoreError::Full) and what was answered before stays.
+//! fail with [`StoreError::Full`] and what was answered before stays.
 
 use std::path::Path;
 use std::sync::Arc;

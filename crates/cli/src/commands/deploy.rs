@@ -20,7 +20,7 @@ const OLD_CODE: &str =
 /// Runtime and handler are found by looking: a Python file with `lambda_handler` or `handler`, a
 /// JavaScript file that exports `handler`, an executable `bootstrap`. A file `lacewing.toml` in the
 /// directory says it better, with the keys name, runtime, handler, role, description, memory, timeout,
-/// ephemeral_storage and the table [environment]; flags win over it.
+/// ephemeral_storage and the table `[environment]`; flags win over it.
 ///
 /// Of a directory these stay behind: .git, .hg, .svn, .idea, .vscode, .DS_Store, __pycache__, *.pyc,
 /// .venv, venv, .tox, .pytest_cache, .mypy_cache, .ruff_cache, .npm, .aws, .env, .gitignore,
