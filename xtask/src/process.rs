@@ -1,7 +1,7 @@
 //! Running other programs, and saying what runs.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -13,9 +13,11 @@ pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 
-/// The root of the repository.
+/// The root of the repository: of the clone that runs, which need not be the one that was compiled
+/// when several share a target directory.
 pub(crate) fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let running = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let manifest = running.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     manifest.parent().expect("xtask lies one level below the root").to_owned()
 }
 
