@@ -1,15 +1,19 @@
 //! Measures the warm path of a running Lacewing against two floors in the same run: a bare hyper
 //! server that answers a constant, and the bare round trip to a process of the function's language.
+//! Then what a sandbox costs: its parts in time, and what an idle one holds.
 //!
 //! It prints ratios, because absolute figures mean little on a shared machine. It never judges: the
 //! promises stand in SPECIFICATION.md.
 
+mod cold;
 mod cpu;
+mod decisions;
 mod floors;
 mod http_client;
 mod platform;
 mod report;
 mod samples;
+mod sandbox;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +39,9 @@ struct Cli {
     /// Measure only this language: python, node or compiled.
     #[arg(long)]
     only: Option<String>,
+    /// Measure only with this pinning.
+    #[arg(long)]
+    cpus: Option<cpu::Pinning>,
 }
 
 /// The parts that the bench runs as processes of their own.
@@ -46,14 +53,29 @@ enum Role {
     /// The floor of a compiled function: a bare loop over a socketpair.
     #[command(hide = true)]
     Child,
+    /// The privileged part, as in the server.
+    #[command(hide = true, name = "__launcher")]
+    Launcher,
+    /// First requests to functions of which nothing exists yet.
+    Cold(cold::Arguments),
+    /// What a sandbox costs to make, part by part, and what an idle one holds; as root.
+    SandboxCost(sandbox::Arguments),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.role {
+    let result = match &cli.role {
+        Some(Role::Launcher) => return lacewing_sandbox::launcher_main(),
+        Some(Role::SandboxCost(arguments)) => sandbox::measure(arguments),
+        Some(Role::Cold(arguments)) => {
+            program(&cli).and_then(|binary| cold::measure(&binary, arguments))
+        }
         Some(Role::Hyper) => floors::hyper_server(),
         Some(Role::Child) => floors::compiled_child(),
-        None => measure(&cli),
+        None if cli.only.is_some() || cli.cpus.is_some() => measure(&cli),
+        None => measure(&cli)
+            .and_then(|()| cold::measure(&program(&cli)?, &cold::Arguments::default()))
+            .and_then(|()| sandbox::measure(&sandbox::Arguments::default())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,20 +86,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// The program to measure.
+fn program(cli: &Cli) -> Result<PathBuf> {
+    match &cli.binary {
+        Some(binary) => Ok(binary.clone()),
+        None => Ok(std::env::current_exe()?.with_file_name("lacewing")),
+    }
+}
+
 fn measure(cli: &Cli) -> Result<()> {
-    let binary = match &cli.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe()?.with_file_name("lacewing"),
-    };
+    let binary = program(cli)?;
+    decisions::measure(cli.rounds)?;
     let length = Duration::from_secs_f64(cli.seconds);
     let languages = platform::Language::available();
     let chosen: Vec<_> = languages
         .into_iter()
         .filter(|language| cli.only.as_ref().is_none_or(|only| only == language.name()))
         .collect();
-    for pinning in cpu::Pinning::ALL {
+    let pinnings: Vec<_> = cpu::Pinning::ALL
+        .into_iter()
+        .filter(|way| cli.cpus.is_none_or(|cpus| cpus == *way))
+        .collect();
+    let rows = u32::try_from(chosen.len() * pinnings.len())?;
+    let expected = samples::expected(cli.rounds, length) * rows;
+    report::say(&format!("This takes about {:.0} s.", expected.as_secs_f64()));
+    for pinning in pinnings {
         report::head(pinning);
-        let node = platform::Platform::start(&binary, pinning)?;
+        let node = platform::Platform::start(&binary, pinning, "")?;
         let http_floor = floors::HttpFloor::start(pinning)?;
         for language in &chosen {
             let function = node.deploy(language)?;

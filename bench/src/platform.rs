@@ -112,12 +112,17 @@ impl Drop for Platform {
 
 impl Platform {
     /// Starts a server where its side belongs, and leaves the caller on the load's side.
-    pub(crate) fn start(binary: &Path, pinning: Pinning) -> Result<Self> {
+    pub(crate) fn start(binary: &Path, pinning: Pinning, configuration: &str) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("lacewing-bench-").tempdir()?;
+        let file = data.path().join("lacewing.toml");
+        std::fs::write(&file, configuration)?;
         pinning.apply(Side::Server)?;
         let mut server = Command::new(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path().join("data"))
+            .arg("--config")
+            .arg(&file)
+            .env("LACEWING_LOG", "warn")
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
@@ -138,23 +143,30 @@ impl Platform {
 
     /// Deploys the function of one language and makes a signed request for it.
     pub(crate) fn deploy(&self, language: &Language) -> Result<Function> {
+        let mut functions = self.deploy_many(language, 1)?;
+        functions.pop().context("one was asked for")
+    }
+
+    /// Deploys so many functions of the same code.
+    pub(crate) fn deploy_many(&self, language: &Language, count: usize) -> Result<Vec<Function>> {
         self.pinning.apply(Side::Load)?;
-        let name = format!("bench-{}", language.name());
-        let directory = self.data.path().join(&name);
+        let directory = self.data.path().join(language.name());
         std::fs::create_dir(&directory)?;
         let runtime = language.write(&directory)?;
-        let mut deploy = self.lacewing("deploy");
-        deploy.arg(&directory).args(["--name", &name]);
-        if let Some(runtime) = runtime {
-            deploy.args(["--runtime", &runtime]);
+        let mut functions = Vec::new();
+        for number in 0..count {
+            let name = format!("bench-{}-{number}", language.name());
+            let mut deploy = self.lacewing("deploy");
+            deploy.arg(&directory).args(["--name", &name]);
+            if let Some(runtime) = &runtime {
+                deploy.args(["--runtime", runtime]);
+            }
+            let output = deploy.output()?;
+            let told = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "deploy failed: {told}");
+            functions.push(Function { target: self.signed_request(&name)? });
         }
-        let output = deploy.output()?;
-        ensure!(
-            output.status.success(),
-            "deploy failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(Function { target: self.signed_request(&name)? })
+        Ok(functions)
     }
 
     fn lacewing(&self, verb: &str) -> Command {

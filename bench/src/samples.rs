@@ -37,6 +37,11 @@ pub(crate) struct Results {
 /// Connections of the throughput measurement.
 const CONNECTIONS: usize = 16;
 
+/// How long [`interleave`] takes: three latencies and two rates a round, and the warm-up of both.
+pub(crate) fn expected(rounds: usize, length: Duration) -> Duration {
+    length.mul_f64(1.5) + length.saturating_mul(u32::try_from(rounds * 5).unwrap_or(u32::MAX))
+}
+
 /// Measures all three in turn, `rounds` times.
 pub(crate) fn interleave(
     http: &HttpFloor,

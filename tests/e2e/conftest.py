@@ -1,8 +1,12 @@
 """Fixtures: one server for all tests of a run, and a fresh one for those that stop or kill theirs."""
 
+import json
+import subprocess
+
 import pytest
 
-from harness import Functions, Server
+import probes
+from harness import Functions, Server, binary
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,20 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def functions(server):
     return Functions(server)
+
+
+@pytest.fixture(scope="session")
+def lacking() -> set[str]:
+    """What `lacewing doctor` says that this host does not give."""
+    answer = subprocess.run([str(binary()), "doctor", "--output", "json"], capture_output=True, text=True)
+    features = json.loads(answer.stdout)["report"]["features"]
+    return {feature["name"] for feature in features if not feature["in_force"]}
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory) -> bytes:
+    """The hostile function in one static program."""
+    return probes.compiled(tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture

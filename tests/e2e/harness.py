@@ -19,13 +19,18 @@ import urllib.request
 import zipfile
 
 import boto3
+import botocore.auth
+import botocore.awsrequest
 import botocore.config
+import botocore.credentials
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 ROLE = "arn:aws:iam::000000000000:role/lambda"
 PYTHON = f"python3.{sys.version_info.minor}"
 READY_WITHIN = 60
+# How many times slower than a real processor this host is: what a test bounds in time may take so much longer.
+SLOWNESS = float(os.environ.get("LACEWING_SLOWNESS", "1"))
 # What packing leaves out: caches, and the C sources that aws-lambda-ric was built from.
 LEFT_OUT = {"__pycache__", "deps", "build"}
 
@@ -80,20 +85,30 @@ def zip_directories(*directories: pathlib.Path, extra: dict[str, str] | None = N
 class Server:
     """One `lacewing serve` on a free port of 127.0.0.1."""
 
-    def __init__(self, data_dir: pathlib.Path, *arguments: str, listen: str = "127.0.0.1:0"):
+    def __init__(
+        self,
+        data_dir: pathlib.Path,
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        program: pathlib.Path | None = None,
+        **process,
+    ):
+        """`process` is passed on to `subprocess.Popen`, for a server of another user."""
         self.data_dir = data_dir
         self.arguments = arguments
         self.listen = listen
+        self.program = program or binary()
+        self.options = process
         self.process: subprocess.Popen | None = None
         self.endpoint = ""
         self.ready_line = ""
         self.log = data_dir.parent / f"{data_dir.name}.log"
 
     def start(self) -> "Server":
-        command = [str(binary()), "serve", "--listen", self.listen, "--data-dir", str(self.data_dir)]
+        command = [str(self.program), "serve", "--listen", self.listen, "--data-dir", str(self.data_dir)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, text=True
+                [*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, text=True, **self.options
             )
         readable, _, _ = select.select([self.process.stdout], [], [], READY_WITHIN)
         self.ready_line = self.process.stdout.readline() if readable else ""
@@ -125,8 +140,9 @@ class Server:
         profile = file["default"]
         return profile["aws_access_key_id"], profile["aws_secret_access_key"]
 
-    def client(self, service: str = "lambda", **config):
-        key, secret = self.credentials()
+    def client(self, service: str = "lambda", credentials: list[str] | None = None, **config):
+        """A client of the root key, or of (key, secret, token)."""
+        key, secret, *token = credentials or self.credentials()
         settings = {"retries": {"total_max_attempts": 1}, "read_timeout": 120, **config}
         return boto3.client(
             service,
@@ -134,6 +150,7 @@ class Server:
             region_name=REGION,
             aws_access_key_id=key,
             aws_secret_access_key=secret,
+            aws_session_token=token[0] if token else None,
             config=botocore.config.Config(**settings),
         )
 
@@ -209,6 +226,32 @@ class Answer:
         import base64
 
         return base64.b64decode(self.log_result).decode()
+
+
+def resident_mb(*pids: int) -> float:
+    """Resident memory of the processes."""
+    statuses = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) / 1024
+
+
+def info(server: Server) -> dict:
+    """What the server tells of itself."""
+    credentials = botocore.credentials.Credentials(*server.credentials())
+    request = botocore.awsrequest.AWSRequest(method="GET", url=f"{server.endpoint}/_lacewing/v1/info")
+    botocore.auth.SigV4Auth(credentials, "lacewing", REGION).add_auth(request)
+    prepared = request.prepare()
+    plain = urllib.request.Request(prepared.url, headers=dict(prepared.headers))
+    with urllib.request.urlopen(plain, timeout=10) as answer:
+        return json.load(answer)
+
+
+def settle(server: Server) -> None:
+    """Waits until no Instance without a function is being made."""
+    until, seen = time.monotonic() + 30, []
+    while len(seen) < 6 or len(set(seen[-6:])) > 1:
+        assert time.monotonic() < until, seen
+        time.sleep(0.1)
+        seen.append(info(server)["instances"]["blank"])
 
 
 def logs(server: Server, name: str) -> list[str]:

@@ -18,9 +18,8 @@ import urllib.request
 import botocore.exceptions
 import pytest
 
-from harness import PYTHON, ROLE, Functions, zip_of
+from harness import PYTHON, ROLE, SLOWNESS, Functions, resident_mb, settle, zip_of
 from test_asynchronous import NOTE, handled
-from test_crash import resident_mb
 from test_serve import cgroups, descendants, wait_until
 
 ECHO = "def handler(event, context): return event\n"
@@ -92,7 +91,7 @@ class Latency:
     def assert_usable(self) -> None:
         """Far above what a busy machine needs, far below a thread that is kept from everybody."""
         assert len(self.times) >= 5, self.times
-        assert statistics.median(self.times) < 0.5 and max(self.times) < 1.5, self.times
+        assert statistics.median(self.times) < 0.5 * SLOWNESS and max(self.times) < 1.5 * SLOWNESS, self.times
 
 
 def invoke_at_once(functions, name: str, count: int) -> list:
@@ -148,13 +147,13 @@ def test_a_flood_on_the_channel_is_timed_out_and_slows_nobody(functions, neighbo
     assert {answer.payload["errorType"] for answer in answers} <= {
         "Sandbox.Timedout", "Function.ResponseSizeTooLarge",
     }  # fmt: skip
-    assert took < 4
+    assert took < 4 * SLOWNESS
     latency.assert_usable()
 
 
 @pytest.mark.parametrize("content", [b"\n" * 65536, b"x" * 65536], ids=["empty-lines", "no-line-end"])
 def test_endless_output_slows_nobody_and_fills_no_memory(functions, server, neighbour, hostile, content):
-    before = resident_mb(server)
+    before = resident_mb(server.process.pid)
     name = hostile(
         "def handler(event, context):\n"
         f"    fork_each(20, lambda: write_for_ever(1, {content[:1]!r} * {len(content)}))\n"
@@ -165,9 +164,9 @@ def test_endless_output_slows_nobody_and_fills_no_memory(functions, server, neig
         began = time.monotonic()
         answers = invoke_at_once(functions, name, 2)
         took = time.monotonic() - began
-        grown = resident_mb(server) - before
+        grown = resident_mb(server.process.pid) - before
     assert [answer.payload["errorType"] for answer in answers] == ["Sandbox.Timedout"] * 2
-    assert took < 5
+    assert took < 5 * SLOWNESS
     assert grown < 512
     latency.assert_usable()
 
@@ -241,7 +240,7 @@ def test_a_custom_runtime_answers_only_the_event_it_has_and_only_once(functions)
     ids=["length", "slow", "chunks", "trailers"],
 )
 def test_an_endless_answer_of_a_custom_runtime_is_ended(functions, server, neighbour, attack):
-    before = resident_mb(server)
+    before = resident_mb(server.process.pid)
     name = functions.custom(
         RUNTIME
         + "c = socket.create_connection((HOST, int(PORT)))\n"
@@ -254,73 +253,13 @@ def test_an_endless_answer_of_a_custom_runtime_is_ended(functions, server, neigh
         answer = functions.invoke(name)
         took = time.monotonic() - began
         time.sleep(0.5)
-    assert answer.error == "Unhandled" and took < 4
-    assert resident_mb(server) < before + 128
+    assert answer.error == "Unhandled" and took < 4 * SLOWNESS
+    assert resident_mb(server.process.pid) < before + 128
     latency.assert_usable()
     functions.client.delete_function(FunctionName=name)
 
 
-# From inside: the host's resources.
-
-BOMBS = {
-    "heap": "    kept = []\n    while True: kept.append(bytearray(b'x' * (1 << 24)))\n",
-    "memory-files": (
-        "    kept = []\n    while True:\n"
-        "        kept.append(os.memfd_create('x')); os.write(kept[-1], bytes(1 << 24))\n"
-    ),
-    "shared-memory": (
-        "    while True:\n        at = libc.shmat(libc.shmget(0, 1 << 24, 0o1600), None, 0)\n"
-        "        ctypes.memset(at, 1, 1 << 24)\n"
-    ),
-    "unix-sockets": (
-        "    kept = []\n    while True:\n"
-        "        pair = socket.socketpair(); kept.append(pair); pair[0].setblocking(False)\n"
-        "        try: write_for_ever(pair[0].fileno(), bytes(65536))\n        except BlockingIOError: pass\n"
-    ),
-    "forks": "    while True:\n        try: os.fork()\n        except OSError: pass\n",
-}
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_hits_its_own_function_only(functions, neighbour, hostile, bomb):
-    name = hostile(f"def handler(event, context):\n{BOMBS[bomb]}", Timeout=3)
-    with Latency(functions, neighbour) as latency:
-        answer = functions.invoke(name)
-        time.sleep(0.3)
-    assert answer.error == "Unhandled"
-    assert max(latency.times) < 1.5
-
-
-SOCKETS = """
-def handler(event, context):
-    kept, held = [], 0
-    server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen(8)
-    while held < 512 << 20 and len(kept) < 600:
-        pair = [socket.create_connection(server.getsockname(), 5), server.accept()[0]]
-        kept += pair
-        for end in pair:
-            end.setblocking(False)
-            try:
-                while True: held += end.send(bytes(1 << 20))
-            except BlockingIOError:
-                pass
-    return held >> 20
-"""
-
-
-def test_what_sockets_hold_is_bounded_by_the_memory_of_the_function(functions, hostile):
-    name = hostile(SOCKETS, Timeout=10)
-    answer = functions.invoke(name)
-    assert answer.error == "Unhandled" or answer.payload <= 160, answer.raw
-
-
-def test_the_hosts_disks_cannot_be_flushed_from_inside(functions, hostile):
-    name = hostile(
-        "def handler(event, context):\n"
-        "    fd = os.open('/var/task', os.O_RDONLY)\n"
-        "    return [libc.syncfs(fd), ctypes.get_errno()]\n"
-    )
-    assert functions.invoke(name).payload == [-1, 1]
+# From inside: what will not end. What can be used up is in test_exhaustion.
 
 
 @pytest.mark.parametrize(
@@ -336,17 +275,20 @@ def test_the_hosts_disks_cannot_be_flushed_from_inside(functions, hostile):
 )
 def test_a_function_that_will_not_end_is_ended_with_all_it_began(functions, server, hostile, act):
     name = hostile(f"def handler(event, context):\n    {act}\n", Timeout=1)
-    before = descendants(server.process.pid)
-    groups = cgroups(server)
+    # One that is used in place of a blank one leaves as many as there were.
+    settle(server)
+    before, groups = len(descendants(server.process.pid)), len(cgroups(server))
     assert functions.invoke(name).payload["errorType"] == "Sandbox.Timedout"
-    assert wait_until(lambda: descendants(server.process.pid) <= before, 5)
-    assert wait_until(lambda: cgroups(server) <= groups, 5)
+    assert wait_until(lambda: len(descendants(server.process.pid)) <= before, 10)
+    assert wait_until(lambda: len(cgroups(server)) <= groups, 5)
 
 
 def test_the_first_process_of_a_sandbox_cannot_be_hurt(functions, hostile):
     name = hostile(
         "def handler(event, context):\n"
-        "    for number in (1, 2, 3, 9, 17, 18, 19, 20): os.kill(1, number)\n"
+        "    for number in (1, 2, 3, 9, 17, 18, 19, 20):\n"
+        "        try: os.kill(1, number)\n"
+        "        except PermissionError: pass\n"
         "    refused = []\n"
         "    for path in ('mem', 'environ', 'oom_score_adj', 'root/etc'):\n"
         "        try: open(f'/proc/1/{path}', 'r+b').close()\n"
@@ -509,6 +451,7 @@ def test_a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing(own_server, t
         own = Functions(server)
         name = own.python(NOTE)
         assert own.invoke(name, {"n": 0}, InvocationType="Event").status == 202
+        assert wait_until(lambda: 0 in handled(server, name, 0), 20)
         filler = disk / "filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:

@@ -1,5 +1,6 @@
 """Bad and oversize input: each gets its own clear refusal, and nothing is left behind."""
 
+import functools
 import io
 import struct
 import zipfile
@@ -41,6 +42,7 @@ def empty_zip() -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
 def bomb() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -7,6 +7,8 @@ import subprocess
 import threading
 import time
 
+import pytest
+
 from harness import Functions, Server, binary, logs
 
 SLOW = "import time\ndef handler(event, c):\n    time.sleep(event)\n    return 'done'\n"
@@ -149,6 +151,18 @@ def test_secrets_are_not_in_the_data_directory_in_the_clear(own_server):
             content = path.read_bytes()
             assert b"clear-text-canary" not in content, path
             assert path.name == "credentials" or secret.encode() not in content, path
+
+
+def test_huge_pages_are_the_functions_and_not_the_servers(server, functions):
+    """The server's small heap would only be larger for them."""
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    if "THP_enabled:" not in status:
+        pytest.skip("this kernel does not say whether a process has huge pages")
+    assert "THP_enabled:\t0" in status
+    own = pathlib.Path("/proc/self/status").read_text()
+    name = functions.python("def handler(e, c): return open('/proc/self/status').read()")
+    line = next(line for line in own.splitlines() if line.startswith("THP_enabled:"))
+    assert line in functions.invoke(name).payload
 
 
 def test_lenient_roles_take_any_role(own_server):

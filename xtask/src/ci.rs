@@ -44,20 +44,21 @@ pub(crate) fn run() -> Result<()> {
     pytest("end-to-end tests", "tests/e2e", &[])
 }
 
-/// The long forms of the crash and soak tests.
+/// The long forms of those tests that have one: they look for `LACEWING_SOAK`.
 pub(crate) fn soak() -> Result<()> {
     step("build", &mut cargo(&["build", "--workspace", "--release", "--locked"])?)?;
     step(
-        "soak: unit and integration tests",
-        nextest(&["run", "--workspace", "--locked", "--profile", "ci"])?.env("LACEWING_SOAK", "1"),
+        "soak: power cuts",
+        cargo(&["test", "--workspace", "--locked", "--test", "contract"])?
+            .args(["--", "power", "--nocapture"])
+            .env("LACEWING_SOAK", "1"),
     )?;
     let binary = target()?.join("release/lacewing");
     let binary = binary.to_str().context("the target directory's name is not UTF-8")?;
-    pytest(
-        "soak: end-to-end tests",
-        "tests/e2e",
-        &[("LACEWING_SOAK", "1"), ("LACEWING_BIN", binary)],
-    )
+    let environment = [("LACEWING_SOAK", "1"), ("LACEWING_BIN", binary)];
+    pytest("soak: crash under load", "tests/e2e/test_crash.py", &environment)?;
+    pytest("soak: what goes leaves nothing", "tests/e2e/test_retirement.py", &environment)?;
+    pytest("soak: what a neighbour feels", "tests/e2e/test_exhaustion.py", &environment)
 }
 
 /// Measures what SPECIFICATION.md promises.
@@ -66,7 +67,11 @@ pub(crate) fn bench() -> Result<()> {
     let release = target()?.join("release");
     let mut bench = command(release.join("lacewing-bench"))?;
     bench.env("LACEWING_BIN", release.join("lacewing"));
-    step("bench", &mut bench)
+    step("bench", &mut bench)?;
+    let ignored = ["--run-ignored", "only", "--no-capture", "-E", "test(/bench_/)"];
+    let mut parts = nextest(&["run", "--release", "--locked", "-p", "lacewing-sandbox"])?;
+    parts.args(["-p", "lacewing-runtime"]).args(ignored);
+    step("bench: the way out", &mut parts)
 }
 
 fn nextest(arguments: &[&str]) -> Result<Command> {

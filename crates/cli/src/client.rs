@@ -1,17 +1,19 @@
 //! The signed HTTP client over which every command but `serve` and `env` works.
 //!
 //! Plain HTTP only: the server is local, or behind a proxy or tunnel of the operator's. Answers are
-//! read whole and bounded; a request never waits without a limit.
+//! read whole, or event by event, and bounded; a request never waits without a limit.
 
 mod answer;
+mod events;
 mod upload;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Builder;
-use http::{HeaderName, Method, Request, Uri};
+use http::{HeaderName, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -19,12 +21,14 @@ use indicatif::ProgressBar;
 use lacewing_gateway::sigv4::{Payload, Signer};
 use lacewing_model::{Clock, SystemClock};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::args::Remote;
 use crate::connection::{Connection, process_environment};
 use crate::error::{Error, Result};
 
 pub(crate) use answer::Answer;
+pub(crate) use events::Events;
 use upload::Upload;
 
 /// Service name of the Lambda API in a signature's scope.
@@ -99,16 +103,23 @@ impl Client {
 
     /// Sends a request and reads the whole answer, whatever its status.
     pub(crate) async fn send(&self, call: Call<'_>) -> Result<Answer> {
-        let uri: Uri = format!("{}{}", self.endpoint(), call.target).parse().map_err(
-            |error: http::uri::InvalidUri| {
-                Error::usage(format!("'{}' cannot be part of a URL", call.target)).caused_by(&error)
-            },
-        )?;
-        let builder = Request::builder().method(call.method).uri(uri);
-        let builder = call.headers.iter().fold(builder, |b, (name, value)| b.header(name, value));
-        let request = self.sign(builder, call.service, call.body, call.progress)?;
+        let request = self.request(call)?;
         let answer = tokio::time::timeout(ANSWER, self.exchange(request)).await;
-        answer.map_err(|_| Error::server(format!("no answer from {} in time", self.endpoint())))?
+        answer.map_err(|_| self.too_late())?
+    }
+
+    /// Sends a request whose answer comes event by event; an error of the API becomes an error here.
+    pub(crate) async fn events(&self, call: Call<'_>) -> Result<Events> {
+        let deadline = Instant::now() + ANSWER;
+        let sent = tokio::time::timeout_at(deadline, self.http.request(self.request(call)?)).await;
+        let answer =
+            sent.map_err(|_| self.too_late())?.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() {
+            return Ok(Events::new(answer, deadline));
+        }
+        let answer = tokio::time::timeout_at(deadline, collect(answer)).await;
+        self.accept(answer.map_err(|_| self.too_late())??)?;
+        Err(Error::server("the server's answer makes no sense"))
     }
 
     /// Sends a request and reads its JSON answer; an error of the API becomes an error here.
@@ -127,6 +138,21 @@ impl Client {
     /// Reads from the platform's own API.
     pub(crate) async fn admin(&self, what: &str) -> Result<Value> {
         self.json(Call::get(ADMIN, &format!("/_lacewing/v1/{what}"))).await
+    }
+
+    fn request(&self, call: Call<'_>) -> Result<Request<Upload>> {
+        let uri: Uri = format!("{}{}", self.endpoint(), call.target).parse().map_err(
+            |error: http::uri::InvalidUri| {
+                Error::usage(format!("'{}' cannot be part of a URL", call.target)).caused_by(&error)
+            },
+        )?;
+        let builder = Request::builder().method(call.method).uri(uri);
+        let builder = call.headers.iter().fold(builder, |b, (name, value)| b.header(name, value));
+        self.sign(builder, call.service, call.body, call.progress)
+    }
+
+    fn too_late(&self) -> Error {
+        Error::server(format!("no answer from {} in time", self.endpoint()))
     }
 
     fn sign(
@@ -152,14 +178,9 @@ impl Client {
         Ok(Request::from_parts(parts, Upload::new(body, progress)))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the body is wrapped in Limited")]
     async fn exchange(&self, request: Request<Upload>) -> Result<Answer> {
         let sent = self.http.request(request).await;
-        let (parts, body) = sent.map_err(|error| self.unreachable(&error))?.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| {
-            Error::server("the server's answer broke off").caused_by(error.as_ref())
-        })?;
-        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        collect(sent.map_err(|error| self.unreachable(&error))?).await
     }
 
     fn unreachable(&self, error: &legacy::Error) -> Error {
@@ -173,6 +194,16 @@ impl Client {
             Error::server(format!("the exchange with {endpoint} failed")).caused_by(error)
         }
     }
+}
+
+/// Reads an answer to its end.
+#[expect(clippy::disallowed_methods, reason = "the body is wrapped in Limited")]
+async fn collect(answer: Response<Incoming>) -> Result<Answer> {
+    let (parts, body) = answer.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| {
+        Error::server("the server's answer broke off").caused_by(error.as_ref())
+    })?;
+    Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
 }
 
 fn check_endpoint(endpoint: &str) -> Result<()> {

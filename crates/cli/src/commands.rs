@@ -23,8 +23,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let Cli { output, command } = cli;
     let output = Output { format: output };
     match command {
-        Command::Serve(args) => on_all_cores(serve::run(args, output)),
-        Command::Demo(args) => on_all_cores(demo::run(args, output)),
+        Command::Serve(args) => serve::run(args, output),
+        Command::Demo(args) => demo::run(&args, output),
         Command::Deploy(args) => on_this_thread(deploy::run(args, output)),
         Command::Invoke(args) => on_this_thread(invoke::run(args, output)),
         Command::Functions(args) => on_this_thread(functions::run(args, output)),
@@ -37,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Starts threads; a node has given up its privileges before.
 fn on_all_cores<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| Error::server("cannot start threads").caused_by(&error))?.block_on(work)

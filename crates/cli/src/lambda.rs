@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use lacewing_model::FunctionRef;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Call, Client, LAMBDA};
+use crate::client::{Answer, Call, Client, Events, LAMBDA};
 use crate::error::{Error, Result};
 
 /// How often a changing function is looked at.
@@ -144,19 +144,22 @@ impl Client {
         payload: Bytes,
         options: InvokeOptions<'_>,
     ) -> Result<Invoked> {
-        let mut target = format!("{}/invocations", path_of(name)?);
-        if let Some(qualifier) = options.qualifier {
-            target = format!("{target}?Qualifier={}", encode(qualifier));
-        }
-        let mut call = Call::new(LAMBDA, Method::POST, &target, payload);
-        let kind = if options.is_async { "Event" } else { "RequestResponse" };
-        let header = HeaderName::from_static;
-        call.headers.push((header("x-amz-invocation-type"), kind.to_owned()));
-        if options.wants_log {
-            call.headers.push((header("x-amz-log-type"), "Tail".to_owned()));
-        }
+        let target = with_qualifier(format!("{}/invocations", path_of(name)?), options);
+        let call = invocation(&target, payload, options);
         let answer = self.accept(self.send(call).await?)?;
         invoked(&answer)
+    }
+
+    /// Invokes a function for an answer that is taken as it comes.
+    pub(crate) async fn stream(
+        &self,
+        name: &str,
+        payload: Bytes,
+        options: InvokeOptions<'_>,
+    ) -> Result<Events> {
+        path_of(name)?;
+        let path = format!("/2021-11-15/functions/{name}/response-streaming-invocations");
+        self.events(invocation(&with_qualifier(path, options), payload, options)).await
     }
 
     async fn upload(
@@ -176,17 +179,40 @@ impl Client {
     }
 }
 
+fn with_qualifier(path: String, options: InvokeOptions<'_>) -> String {
+    match options.qualifier {
+        Some(qualifier) => format!("{path}?Qualifier={}", encode(qualifier)),
+        None => path,
+    }
+}
+
+fn invocation<'a>(target: &'a str, payload: Bytes, options: InvokeOptions<'_>) -> Call<'a> {
+    let mut call = Call::new(LAMBDA, Method::POST, target, payload);
+    let kind = if options.is_async { "Event" } else { "RequestResponse" };
+    let header = HeaderName::from_static;
+    call.headers.push((header("x-amz-invocation-type"), kind.to_owned()));
+    if options.wants_log {
+        call.headers.push((header("x-amz-log-type"), "Tail".to_owned()));
+    }
+    call
+}
+
+/// The log's end out of its base64.
+pub(crate) fn log_text(encoded: &str) -> Result<String> {
+    let log = STANDARD.decode(encoded);
+    let log = log.map_err(|error| Error::server("the log is no base64").caused_by(&error))?;
+    Ok(String::from_utf8_lossy(&log).into_owned())
+}
+
 fn invoked(answer: &Answer) -> Result<Invoked> {
     let text = |name: &str| answer.header(name).map(str::to_owned);
-    let log = answer.header("x-amz-log-result").map(|log| STANDARD.decode(log)).transpose();
-    let log = log.map_err(|error| Error::server("the log is no base64").caused_by(&error))?;
     Ok(Invoked {
         status: answer.status,
         payload: answer.body.clone(),
         function_error: text("x-amz-function-error"),
         executed_version: text("x-amz-executed-version"),
         request_id: text("x-amzn-requestid"),
-        log: log.map(|log| String::from_utf8_lossy(&log).into_owned()),
+        log: answer.header("x-amz-log-result").map(log_text).transpose()?,
     })
 }
 

@@ -77,6 +77,13 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
+    /// Writes a part of something at once, as it is.
+    pub(crate) fn piece(self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = std::io::stdout();
+        stdout.write_all(bytes)?;
+        Ok(stdout.flush()?)
+    }
+
     /// Says something to the person at the terminal, beside the result.
     pub(crate) fn note(self, text: &str) {
         let _unwritable = writeln!(anstream::stderr(), "{text}");

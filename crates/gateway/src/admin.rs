@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
-use lacewing_model::{AccountId, Error, FunctionKey, Kind, Result, Timestamp};
+use lacewing_model::{AccountId, Error, FunctionKey, Kind, Result, Timestamp, Version, VersionKey};
 use lacewing_services::LogQuery;
 use serde_json::Value;
 
@@ -84,9 +84,13 @@ pub(crate) fn route(parts: &Parts) -> Result<Option<Route>> {
     }))
 }
 
-/// The path under which a function's package can be fetched.
-pub(crate) fn code_path(key: &FunctionKey) -> String {
-    format!("{PREFIX}/code/{}/{}", key.account, key.name)
+/// The path and query under which a version's package can be fetched.
+pub(crate) fn code_path(key: &VersionKey) -> String {
+    let FunctionKey { account, name, .. } = &key.function;
+    match key.version {
+        Version::Latest => format!("{PREFIX}/code/{account}/{name}"),
+        Version::Published(number) => format!("{PREFIX}/code/{account}/{name}?Qualifier={number}"),
+    }
 }
 
 /// Answers an admin request.
@@ -154,9 +158,9 @@ async fn code(inner: &Inner, call: &Call, account: &str, function: &str) -> Answ
     if account != target.key.account {
         return Err(Error::new(Kind::Forbidden, "The package belongs to another account.").into());
     }
-    let arn = target.key.arn().to_string();
+    let arn = target.arn();
     inner.services.identity.authorize(&call.caller.principal, "lambda:GetFunction", &arn)?;
-    let package = inner.services.functions.code(&target.key).await?;
+    let package = inner.services.functions.code(&target.key, target.qualifier.as_ref()).await?;
     let mut response = Response::new(body::stream(package.bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));

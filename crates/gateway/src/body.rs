@@ -3,6 +3,23 @@
 //! A request's body is hashed while it arrives and becomes one `Bytes`; if it comes in one piece it
 //! is never copied. What is larger than its operation allows is discarded, up to a bound, so that the
 //! client has finished sending when it gets to read the refusal.
+//!
+//! # Slow senders
+//!
+//! A body is read before its signature can be checked, so whoever knows the id of a key makes us hold
+//! memory. A small body is not counted: it costs no more than its connection, and takes no lock. A
+//! large one is bounded in three ways:
+//!
+//! * Memory is promised before the body is read, for its whole declared length and in turn: who was
+//!   promised memory can finish, so that no two bodies ever wait for each other. (Taking memory step by
+//!   step, as the bytes come, can end with all of them waiting, and then some must be thrown away.)
+//! * What is promised must be used: so many bytes in each window of time ([`pace`]), and more of them
+//!   while others wait. Who does not keep pace is cut off; a client of AWS tries again by itself.
+//! * No peer has all: each has a share ([`memory`]), and bodies that are as large as archives have a
+//!   pool of their own, so that slow uploads never hold up calls.
+//!
+//! Proxies that spool bodies to a disk (nginx's `client_body_temp_path`) need no such bound on memory
+//! and need one on the disk; here every body ends in memory, where its reader wants it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +31,16 @@ use http::HeaderMap;
 use http::header::EXPECT;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
-use lacewing_model::{ByteSize, Digest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use lacewing_model::{ByteSize, Digest, limits};
 use tokio::time::{Instant, timeout, timeout_at};
+
+use memory::{Pool, Reservation};
+use pace::Pace;
+
+pub(crate) use memory::Peer;
+
+mod memory;
+mod pace;
 
 /// The body of an answer: all of it, or a stream of pieces.
 pub(crate) type Body = Either<Full<Bytes>, StreamBody<BoxStream<'static, FrameResult>>>;
@@ -25,12 +49,16 @@ pub(crate) type FrameResult = std::io::Result<Frame<Bytes>>;
 
 /// Bodies up to this size are not counted against the memory for bodies.
 const SMALL: u64 = 64 * 1024;
+/// Bodies above this size are archives: no other operation takes so much.
+const ARCHIVE: u64 = limits::CONTROL_REQUEST.as_bytes();
+/// How long a small body may take to arrive.
+const SMALL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a body waits for memory.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(30);
 /// Most bytes of a refused body that are discarded.
 const DISCARD: u64 = 160 * 1024 * 1024;
 /// Longest time that is spent on discarding.
 const DISCARD_TIME: Duration = Duration::from_secs(10);
-/// The unit in which the memory for bodies is counted.
-const UNIT: u64 = 1024;
 
 /// An answer's body that is there at once.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
@@ -55,7 +83,7 @@ pub(crate) struct Received {
     pub(crate) bytes: Bytes,
     /// Their SHA-256.
     pub(crate) digest: Digest,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Reservation>,
 }
 
 /// Why a body was not received.
@@ -67,6 +95,9 @@ pub(crate) enum ReceiveError {
     /// It did not arrive in time.
     #[error("The body did not arrive in time.")]
     TooSlow,
+    /// There was no memory for it in time.
+    #[error("There is no memory for another large request at the moment.")]
+    NoMemory,
     /// The connection failed.
     #[error("The body could not be read.")]
     Broken(#[source] hyper::Error),
@@ -75,64 +106,77 @@ pub(crate) enum ReceiveError {
 /// Reads bodies; all of them together use a bounded amount of memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Receiver {
-    memory: Arc<Semaphore>,
-    units: u32,
+    bodies: Arc<Pool>,
+    archives: Arc<Pool>,
     patience: Duration,
 }
 
 impl Receiver {
-    /// Large bodies together take at most `memory`; each has `patience` to arrive.
-    pub(crate) fn new(memory: ByteSize, patience: Duration) -> Self {
-        let units = u32::try_from(memory.as_bytes() / UNIT).unwrap_or(u32::MAX);
-        Self { memory: Arc::new(Semaphore::new(units as usize)), units, patience }
+    /// Bodies of calls together take at most `bodies`, archives `archives`; one peer at most two
+    /// thirds of each. A body has `patience` to arrive.
+    pub(crate) fn new(bodies: ByteSize, archives: ByteSize, patience: Duration) -> Self {
+        let pool = |size: ByteSize| {
+            let share = ByteSize::bytes(size.as_bytes() / 3 * 2);
+            Arc::new(Pool::new(size, share))
+        };
+        Self { bodies: pool(bodies), archives: pool(archives), patience }
+    }
+
+    /// All bodies, archives too, take at most `memory` together, and those of one peer `share`, or
+    /// what a single one takes that is larger.
+    pub(crate) fn shared(memory: ByteSize, share: ByteSize, patience: Duration) -> Self {
+        let pool = Arc::new(Pool::new(memory, share));
+        Self { bodies: Arc::clone(&pool), archives: pool, patience }
     }
 
     /// Reads a body of at most `limit` bytes.
     pub(crate) async fn receive(
         &self,
+        peer: Peer,
         body: Incoming,
         headers: &HeaderMap,
         limit: ByteSize,
     ) -> Result<Received, ReceiveError> {
         let limit = limit.as_bytes();
-        let deadline = Instant::now() + self.patience;
         let expected = body.size_hint().upper().unwrap_or(limit);
         if expected > limit {
             discard(body, headers).await;
             return Err(ReceiveError::TooLarge);
         }
-        let memory = match expected {
-            ..=SMALL => None,
-            size => Some(
-                timeout_at(deadline, self.reserve(size))
-                    .await
-                    .map_err(|_| ReceiveError::TooSlow)?,
-            ),
+        if expected <= SMALL {
+            let deadline = Instant::now() + self.patience.min(SMALL_PATIENCE);
+            let read = timeout_at(deadline, read(body, headers, expected, limit, None)).await;
+            let (bytes, digest) = read.map_err(|_| ReceiveError::TooSlow)??;
+            return Ok(Received { bytes, digest, _memory: None });
+        }
+        let pool = if expected > ARCHIVE { &self.archives } else { &self.bodies };
+        let patience = self.patience.min(MEMORY_PATIENCE);
+        let Ok(memory) = timeout(patience, pool.reserve(peer, expected)).await else {
+            discard(body, headers).await;
+            return Err(ReceiveError::NoMemory);
         };
-        let read = timeout_at(deadline, read(body, headers, expected, limit));
-        let (bytes, digest) = read.await.map_err(|_| ReceiveError::TooSlow)??;
-        Ok(Received { bytes, digest, _memory: memory })
-    }
-
-    /// Waits for memory; never asks for more than there is.
-    async fn reserve(&self, size: u64) -> OwnedSemaphorePermit {
-        let units = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
-        Arc::clone(&self.memory).acquire_many_owned(units).await.expect("it is never closed")
+        let read =
+            timeout(self.patience, read(body, headers, expected, limit, Some(&memory))).await;
+        let (bytes, digest) = read.map_err(|_| ReceiveError::TooSlow)??;
+        Ok(Received { bytes, digest, _memory: Some(memory) })
     }
 }
 
+/// Reads a body; one for which memory is kept must keep pace.
 async fn read(
     mut body: Incoming,
     headers: &HeaderMap,
     expected: u64,
     limit: u64,
+    memory: Option<&Reservation>,
 ) -> Result<(Bytes, Digest), ReceiveError> {
     let mut hash = digest::Context::new(&digest::SHA256);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut size = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(ReceiveError::Broken)?.into_data() else { continue };
+    let mut pace = memory.map(|memory| (Pace::begin(Instant::now()), memory));
+    while let Some(frame) = next(&mut body, &mut pace).await? {
+        let Ok(data) = frame.into_data() else { continue };
         size += data.len() as u64;
         if size > limit {
             discard(body, headers).await;
@@ -151,6 +195,28 @@ async fn read(
     }
     let digest = Digest::new(hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"));
     Ok((if rest.is_empty() { first } else { rest.freeze() }, digest))
+}
+
+/// The body's next frame.
+async fn next(
+    body: &mut Incoming,
+    pace: &mut Option<(Pace, &Reservation)>,
+) -> Result<Option<Frame<Bytes>>, ReceiveError> {
+    let Some((pace, memory)) = pace else {
+        return body.frame().await.transpose().map_err(ReceiveError::Broken);
+    };
+    loop {
+        match timeout_at(pace.ends(), body.frame()).await {
+            Ok(frame) => {
+                let frame = frame.transpose().map_err(ReceiveError::Broken)?;
+                let data = frame.as_ref().and_then(Frame::data_ref);
+                pace.came(data.map_or(0, |data| data.len() as u64));
+                return Ok(frame);
+            }
+            Err(_) if pace.go_on(Instant::now(), memory.is_wanted()) => {}
+            Err(_) => return Err(ReceiveError::TooSlow),
+        }
+    }
 }
 
 /// Reads what the client still sends and forgets it, within bounds of size and time.

@@ -266,14 +266,17 @@ impl Fault {
 impl TooLarge {
     fn kind(self) -> Kind {
         match self.operation {
-            "Invoke" => Kind::PayloadTooLarge,
+            "Invoke" | "InvokeWithResponseStream" => Kind::PayloadTooLarge,
             _ => Kind::RequestTooLarge,
         }
     }
 
     fn message(self) -> String {
         // AWS calls the operation by its IAM action.
-        let operation = if self.operation == "Invoke" { "InvokeFunction" } else { self.operation };
+        let operation = match self.operation {
+            "Invoke" | "InvokeWithResponseStream" => "InvokeFunction",
+            other => other,
+        };
         let bytes = self.limit.as_bytes();
         format!("Request must be smaller than {bytes} bytes for the {operation} operation")
     }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header::HeaderValue;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminInfo};
 use crate::auth::{Authenticator, Caller};
-use crate::body::{self, Body, ReceiveError, Received, Receiver};
+use crate::body::{self, Body, Peer, ReceiveError, Received, Receiver};
 use crate::error::{Failure, Protocol, TooLarge, respond};
 use crate::{health, lambda, listener, sts};
 
@@ -38,8 +39,10 @@ pub struct Options {
     pub header_patience: Duration,
     /// How long a request's body may take to arrive.
     pub body_patience: Duration,
-    /// Memory for large request bodies, all of them together.
+    /// Memory for large request bodies of calls, all of them together.
     pub body_memory: ByteSize,
+    /// The same for archives.
+    pub archive_memory: ByteSize,
     /// Concurrent invocations of an account, as `GetAccountSettings` reports them.
     pub account_concurrency: u32,
 }
@@ -55,6 +58,8 @@ impl Options {
             header_patience: Duration::from_secs(60),
             body_patience: Duration::from_secs(5 * 60),
             body_memory: ByteSize::mebibytes(512),
+            // Three of the largest.
+            archive_memory: ByteSize::mebibytes(208),
             account_concurrency: limits::ACCOUNT_CONCURRENCY,
         }
     }
@@ -65,14 +70,19 @@ const SANDBOX_CONNECTIONS: usize = 64;
 /// Memory for large request bodies out of sandboxes: what a function sends must not keep others from
 /// sending.
 const SANDBOX_MEMORY: ByteSize = ByteSize::mebibytes(96);
+/// The part of it that one sandbox has.
+const SANDBOX_SHARE: ByteSize = ByteSize::mebibytes(16);
+
+/// When a client that found no memory may come again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A network of the host.
     Host,
-    /// The network of a sandbox.
-    Sandbox,
+    /// The network of the sandbox whose endpoint has this number.
+    Sandbox(u64),
 }
 
 /// Answers requests; cheap to clone.
@@ -91,6 +101,8 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     receiver: Receiver,
     sandbox_receiver: Receiver,
+    /// Endpoints of sandboxes so far.
+    endpoints: AtomicU64,
     routes: lambda::Routes,
 }
 
@@ -140,8 +152,9 @@ impl Gateway {
             options.clock_skew,
             Arc::clone(&clock),
         );
-        let receiver = Receiver::new(options.body_memory, options.body_patience);
-        let sandbox_receiver = Receiver::new(SANDBOX_MEMORY, options.body_patience);
+        let patience = options.body_patience;
+        let receiver = Receiver::new(options.body_memory, options.archive_memory, patience);
+        let sandbox_receiver = Receiver::shared(SANDBOX_MEMORY, SANDBOX_SHARE, patience);
         let routes = lambda::Routes::new();
         Self(Arc::new(Inner {
             options,
@@ -152,6 +165,7 @@ impl Gateway {
             authenticator,
             receiver,
             sandbox_receiver,
+            endpoints: AtomicU64::new(0),
             routes,
         }))
     }
@@ -164,9 +178,10 @@ impl Gateway {
     /// Serves the same API on a listener inside a sandbox until it is `closed`.
     pub async fn serve_endpoint(self, listener: std::net::TcpListener, closed: CancellationToken) {
         let adopted = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+        let origin = Origin::Sandbox(self.0.endpoints.fetch_add(1, Ordering::Relaxed));
         match adopted {
             Ok(listener) => {
-                listener::serve(self, Origin::Sandbox, listener, closed, Duration::ZERO).await;
+                listener::serve(self, origin, listener, closed, Duration::ZERO).await;
             }
             Err(error) => tracing::error!(%error, "Cannot serve a sandbox's endpoint."),
         }
@@ -179,14 +194,14 @@ impl Gateway {
     pub(crate) fn max_connections(&self, origin: Origin) -> usize {
         match origin {
             Origin::Host => self.0.options.max_connections,
-            Origin::Sandbox => SANDBOX_CONNECTIONS,
+            Origin::Sandbox(_) => SANDBOX_CONNECTIONS,
         }
     }
 
     /// Answers one request; whatever goes wrong becomes an answer.
     pub(crate) async fn handle(
         self,
-        origin: Origin,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let request_id = RequestId::random();
@@ -196,11 +211,7 @@ impl Gateway {
         }
         tracing::trace!(%request_id, method = %parts.method, path = parts.uri.path(), "Request.");
         let mut protocol = Protocol::Json;
-        let receiver = match origin {
-            Origin::Host => &self.0.receiver,
-            Origin::Sandbox => &self.0.sandbox_receiver,
-        };
-        let answer = self.0.answer(receiver, request_id, parts, body, &mut protocol).await;
+        let answer = self.0.answer(peer, request_id, parts, body, &mut protocol).await;
         let mut response = match answer {
             Ok(response) => response,
             Err(failure) => respond(&failure, protocol, request_id),
@@ -223,7 +234,7 @@ impl Inner {
 
     async fn answer(
         &self,
-        receiver: &Receiver,
+        peer: Peer,
         request_id: RequestId,
         parts: Parts,
         body: Incoming,
@@ -246,10 +257,18 @@ impl Inner {
             Route::Lambda(route) => (route.operation.name, route.limit()),
             _ => ("requested", limits::CONTROL_REQUEST),
         };
-        let received = receiver.receive(body, &parts.headers, limit).await;
+        let receiver = match peer {
+            Peer::Address(_) => &self.receiver,
+            Peer::Sandbox(_) => &self.sandbox_receiver,
+        };
+        let received = receiver.receive(peer, body, &parts.headers, limit).await;
         let body = received.map_err(|error| match error {
             ReceiveError::TooLarge => Failure::TooLarge(TooLarge { operation, limit }),
             ReceiveError::TooSlow => Failure::NotReceived,
+            error @ ReceiveError::NoMemory => {
+                let busy = Error::new(Kind::Unavailable, error.to_string());
+                Failure::Service(busy.with_retry_after(RETRY_AFTER))
+            }
             ReceiveError::Broken(error) => {
                 tracing::debug!(%request_id, %error, "The client went away.");
                 Failure::NotReceived

@@ -3,14 +3,19 @@
 //! All operations of the public model are known; one that is not built yet answers 501 and names
 //! itself. A setting that is not supported is refused by name, never ignored.
 
+mod concurrency;
 mod document;
 mod functions;
+pub(crate) mod fuzzing;
 mod generated;
 mod input;
 mod invoke;
 pub(crate) mod name;
+mod page;
 mod settings;
+mod streaming;
 mod table;
+mod versions;
 
 pub(crate) use table::{Route, Routes};
 
@@ -21,6 +26,7 @@ use crate::gateway::{Answer, Call, Inner};
 pub(crate) async fn handle(inner: &Inner, call: Call, route: Route) -> Answer {
     match route.operation.name {
         "Invoke" => invoke::invoke(inner, call, &route).await,
+        "InvokeWithResponseStream" => streaming::invoke(inner, call, &route).await,
         "CreateFunction" => functions::create(inner, call, &route).await,
         "GetFunction" => functions::get(inner, &call, &route),
         "GetFunctionConfiguration" => functions::get_configuration(inner, &call, &route),
@@ -31,6 +37,16 @@ pub(crate) async fn handle(inner: &Inner, call: Call, route: Route) -> Answer {
         }
         "DeleteFunction" => functions::delete(inner, &call, &route).await,
         "GetAccountSettings" => functions::account_settings(inner, &call, &route),
+        "PutFunctionConcurrency" => concurrency::put(inner, &call, &route).await,
+        "GetFunctionConcurrency" => concurrency::get(inner, &call, &route),
+        "DeleteFunctionConcurrency" => concurrency::delete(inner, &call, &route).await,
+        "PublishVersion" => versions::publish(inner, &call, &route).await,
+        "ListVersionsByFunction" => versions::list(inner, &call, &route),
+        "CreateAlias" => versions::create_alias(inner, &call, &route).await,
+        "GetAlias" => versions::get_alias(inner, &call, &route),
+        "ListAliases" => versions::list_aliases(inner, &call, &route),
+        "UpdateAlias" => versions::update_alias(inner, &call, &route).await,
+        "DeleteAlias" => versions::delete_alias(inner, &call, &route).await,
         name => Err(Failure::NotImplemented(name)),
     }
 }

@@ -13,10 +13,14 @@ mod admin;
 mod auth;
 mod body;
 mod error;
+pub mod eventstream;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod health;
 mod lambda;
 mod listener;
+mod patience;
 mod query;
 pub mod sigv4;
 mod sts;

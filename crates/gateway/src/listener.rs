@@ -1,9 +1,10 @@
 //! Connections: accepting them within bounds, and ending them when it is time.
 //!
 //! HTTP/1.0, 1.1 and 2 (prior knowledge) on one port. A connection that sends nothing, or its headers
-//! too slowly, is closed. When the server stops, connections finish the request they serve and
+//! too slowly, is closed, as is one whose client does not read ([`crate::patience`]). When the server stops, connections finish the request they serve and
 //! accept no further one; after the grace period they are cut.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::body::Peer;
 use crate::gateway::{Gateway, Origin};
+use crate::patience::Patient;
 
 /// Most headers of a request.
 const MAX_HEADERS: usize = 100;
@@ -47,8 +50,12 @@ pub(crate) async fn serve(
     let cut = CancellationToken::new();
     let slots = Arc::new(Semaphore::new(gateway.max_connections(origin)));
     let builder = Arc::new(builder(&gateway));
-    while let Some((stream, slot)) = accept(&listener, &slots, &stop).await {
-        let connection = Connection { origin, stop: stop.clone(), cut: cut.clone(), _slot: slot };
+    while let Some((stream, address, slot)) = accept(&listener, &slots, &stop).await {
+        let peer = match origin {
+            Origin::Host => Peer::at(address.ip()),
+            Origin::Sandbox(number) => Peer::Sandbox(number),
+        };
+        let connection = Connection { peer, stop: stop.clone(), cut: cut.clone(), _slot: slot };
         connections.spawn(connection.run(Arc::clone(&builder), gateway.clone(), stream));
     }
     drop(listener);
@@ -65,12 +72,12 @@ async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
     stop: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let next = async {
         let slot = Arc::clone(slots).acquire_owned().await.expect("it is never closed");
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => return (stream, slot),
+                Ok((stream, address)) => return (stream, address, slot),
                 Err(error) => {
                     tracing::warn!(%error, "Cannot accept a connection.");
                     sleep(ACCEPT_PAUSE).await;
@@ -106,7 +113,7 @@ fn builder(gateway: &Gateway) -> auto::Builder<TokioExecutor> {
 
 /// One connection's ends.
 struct Connection {
-    origin: Origin,
+    peer: Peer,
     stop: CancellationToken,
     cut: CancellationToken,
     _slot: OwnedSemaphorePermit,
@@ -126,9 +133,10 @@ impl Connection {
         let spoke = AtomicBool::new(false);
         let service = service_fn(|request| {
             spoke.store(true, Ordering::Relaxed);
-            gateway.clone().handle(self.origin, request)
+            gateway.clone().handle(self.peer, request)
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection =
+            pin!(builder.serve_connection(TokioIo::new(Patient::new(stream)), service));
         // The version of HTTP is found out before hyper's own timeout for headers begins.
         let mut silence = pin!(sleep(patience));
         let (mut stopping, mut waiting) = (false, true);

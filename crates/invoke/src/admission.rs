@@ -26,9 +26,9 @@ pub(crate) async fn admit(catalog: &Catalog, call: &Invocation) -> Result<Arc<Fu
     let function = check(catalog, call)?;
     let function = match function.state {
         State::Active | State::Failed => function,
-        State::Pending => match catalog.wait_active(&call.function, PATIENCE).await {
+        State::Pending => match catalog.wait_active(&function.version_key(), PATIENCE).await {
             Some(active) => active,
-            None => find(catalog, &call.function)?,
+            None => check_target(catalog, call)?,
         },
     };
     ready(function)
@@ -44,7 +44,7 @@ pub(crate) fn ready(function: Arc<Function>) -> Result<Arc<Function>> {
 
 /// All checks that need no waiting.
 pub(crate) fn check(catalog: &Catalog, call: &Invocation) -> Result<Arc<Function>> {
-    let function = check_target(catalog, &call.function, call.qualifier.as_ref())?;
+    let function = check_target(catalog, call)?;
     let (limit, operation) = match call.trigger {
         Trigger::Sync => (limits::SYNC_REQUEST, "Invoke"),
         Trigger::Async => (limits::ASYNC_REQUEST, "InvokeAsync"),
@@ -54,18 +54,20 @@ pub(crate) fn check(catalog: &Catalog, call: &Invocation) -> Result<Arc<Function
     Ok(function)
 }
 
-/// The function, if it and the version that is meant exist.
-pub(crate) fn check_target(
+/// The version that serves the call, if there is one.
+fn check_target(catalog: &Catalog, call: &Invocation) -> Result<Arc<Function>> {
+    let qualifier = call.qualifier.as_ref();
+    let version = catalog.resolve(&call.function, qualifier, call.request_id);
+    version.ok_or_else(|| not_found(&call.function, qualifier))
+}
+
+/// The version that a qualifier names.
+pub(crate) fn find(
     catalog: &Catalog,
     key: &FunctionKey,
     qualifier: Option<&Qualifier>,
 ) -> Result<Arc<Function>> {
-    let function = find(catalog, key)?;
-    match qualifier {
-        None | Some(Qualifier::Latest) => Ok(function),
-        // Versions are not published yet: none of them exists.
-        Some(other) => Err(not_found(key, Some(other))),
-    }
+    catalog.named(key, qualifier).ok_or_else(|| not_found(key, qualifier))
 }
 
 /// Whether the payload is UTF-8 JSON, or empty.
@@ -79,10 +81,6 @@ pub(crate) fn check_json(payload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn find(catalog: &Catalog, key: &FunctionKey) -> Result<Arc<Function>> {
-    catalog.function(key).ok_or_else(|| not_found(key, None))
-}
-
 fn check_size(length: usize, limit: ByteSize, operation: &str) -> Result<()> {
     let limit = limit.as_bytes();
     if u64::try_from(length).unwrap_or(u64::MAX) <= limit {
@@ -94,6 +92,7 @@ fn check_size(length: usize, limit: ByteSize, operation: &str) -> Result<()> {
 }
 
 fn not_found(key: &FunctionKey, qualifier: Option<&Qualifier>) -> Error {
+    let qualifier = qualifier.filter(|qualifier| **qualifier != Qualifier::Latest);
     let arn = key.qualified_arn(qualifier.cloned());
     Error::new(Kind::NotFound, format!("Function not found: {arn}"))
 }

@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use lacewing_model::{FunctionKey, RequestId, Timestamp};
+use lacewing_model::{FunctionKey, Version, VersionKey};
 use lacewing_runtime::{LogBatch, LogReceiver};
+use lacewing_services::{Line, Lines};
 
+use crate::concurrency;
 use crate::door::Door;
 use crate::events;
 use crate::pool::driver::Source;
@@ -30,9 +31,6 @@ const GATHER: Duration = Duration::from_millis(100);
 /// How long the last logs may take.
 const LAST_LOGS: Duration = Duration::from_secs(2);
 
-/// One record as `services` takes it.
-type Line = (Timestamp, Option<RequestId>, Bytes);
-
 /// Runs everything until `stop`, then hands over what is left.
 pub(crate) async fn run<S: Source>(
     door: Arc<Door<S>>,
@@ -42,7 +40,9 @@ pub(crate) async fn run<S: Source>(
     tokio::join!(
         events::run_worker(door.clone(), stop),
         until(stop, ticks(&door)),
+        until(stop, door.pool.wake()),
         until(stop, follow_catalog(&door)),
+        door.pool.source().work_ahead(stop),
         until(stop, usage(&door)),
         keep_logs(&door, &mut logs, stop),
     );
@@ -77,23 +77,32 @@ async fn ticks<S: Source>(door: &Door<S>) {
     }
 }
 
-/// Tells the pool of changed and deleted functions.
-async fn follow_catalog<S: Source>(door: &Door<S>) {
+/// Tells the pool of changed and deleted functions, and of their concurrency.
+pub(crate) async fn follow_catalog<S: Source>(door: &Door<S>) {
     let mut changes = door.services.catalog.changes();
+    // What has changed since the door was opened.
+    concurrency::tell_all(door);
     loop {
         match changes.recv().await {
             Ok(key) => tell_pool(door, key),
             Err(RecvError::Lagged(_)) => {
                 door.pool.functions().into_iter().for_each(|key| tell_pool(door, key));
+                concurrency::tell_all(door);
             }
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-fn tell_pool<S: Source>(door: &Door<S>, key: FunctionKey) {
-    match door.services.catalog.function(&key) {
-        Some(function) => door.pool.changed(function),
+fn tell_pool<S: Source>(door: &Door<S>, key: VersionKey) {
+    if key.version == Version::Latest {
+        concurrency::tell(door, &key.function);
+    }
+    match door.services.catalog.version(&key) {
+        Some(function) => {
+            door.pool.source().expect(&function);
+            door.pool.changed(function);
+        }
         None => door.pool.deleted(key),
     }
 }
@@ -129,6 +138,7 @@ async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver, stop: &Can
         }
         until(stop, tokio::time::sleep(GATHER)).await;
         keep_waiting(door, logs, &mut batches).await;
+        door.log_records_lost.store(logs.lost(), Ordering::Relaxed);
         door.log_rounds.end_round();
     }
     let last = keep_waiting(door, logs, &mut batches);
@@ -159,12 +169,15 @@ pub(crate) async fn keep<S: Source>(door: &Door<S>, batches: Vec<LogBatch>) {
         let lines = streams.entry((batch.function, batch.stream)).or_default();
         lines.extend(batch.lines.into_iter().map(|line| (line.at, line.request_id, line.text)));
     }
-    let appends = streams.into_iter().map(|((function, stream), lines)| async move {
-        let count = lines.len();
-        if let Err(error) = door.services.logs.append(&function, &stream, lines).await {
+    let told: Vec<_> =
+        streams.iter().map(|((function, _), lines)| (function.clone(), lines.len())).collect();
+    let streams = streams.into_iter();
+    let streams = streams.map(|((function, stream), lines)| Lines { function, stream, lines });
+    let kept = door.services.logs.keep(streams.collect()).await;
+    for ((function, count), kept) in told.into_iter().zip(kept) {
+        if let Err(error) = kept {
             let function = function.arn();
             tracing::warn!(%function, count, error = %error.chain(), "Log records lost.");
         }
-    });
-    join_all(appends).await;
+    }
 }

@@ -6,27 +6,39 @@
 //! stop a handler that has begun: as on Lambda it runs to its end, in a task of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use lacewing_model::usage::{Ending, UsageRecord};
 use lacewing_model::{
-    ByteSize, Clock, Error, Function, Invocation, Outcome, Reply, RequestId, Result,
+    ByteSize, Clock, Error, Function, Invocation, Kind, Outcome, Reply, RequestId, Result,
 };
-use lacewing_runtime::{Completion, Instance, StartRequest, Starter};
+use lacewing_runtime::stream::{self, Outlet, Pieces};
+use lacewing_runtime::{BlankCounts, Completion, Freezer, Instance, StartRequest, Starter};
 use lacewing_services::{Identity, Services};
 use lacewing_store::Store;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Journal, Position};
 use crate::log_rounds::LogRounds;
 use crate::pool::core::Config;
-use crate::pool::driver::{Pool, Serve, Source};
-use crate::{Options, admission, events};
+use crate::pool::driver::{Lease, Pool, Serve, Source};
+use crate::{Options, admission, concurrency, events};
 
-/// The one version there is.
-const LATEST: &str = "$LATEST";
 /// An Instance is taken to need so much before its function was measured: an interpreter with a
 /// small handler.
 const START_RESERVE: lacewing_model::ByteSize = lacewing_model::ByteSize::mebibytes(64);
+/// Instances that each core may start in a second, on average, and how many may come at once.
+const START_RATE: u32 = 100;
+const START_BURST: u32 = 500;
+/// How long an Instance is idle before it is frozen: one that is called again and again never is.
+const FREEZE_AFTER: Duration = Duration::from_millis(10);
+/// Functions whose history is kept while they have no Instance.
+const MAX_KNOWN: usize = 100_000;
 /// Callers that may wait, over all accounts.
 const MAX_WAITING: usize = 10_000;
 /// How long a caller waits for an Instance.
@@ -34,15 +46,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a function may wait while others have all the room.
 const FAIR_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a caller may take for what is left of a streamed answer when its function is over.
+const LAST_PIECES: Duration = Duration::from_secs(60);
+
 /// All parts of the way; generic over what makes Instances, see `pool::driver`.
 #[derive(Debug)]
 pub(crate) struct Door<S: Source> {
     pub(crate) services: Services,
     pub(crate) pool: Pool<S>,
+    /// Held while the pool is told of concurrency.
+    pub(crate) telling: Mutex<()>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: events::Inbox,
     pub(crate) log_rounds: LogRounds,
+    /// Log records that could not be taken since the start.
+    pub(crate) log_records_lost: AtomicU64,
 }
 
 /// An invocation that is over.
@@ -52,6 +71,15 @@ pub(crate) struct Finished {
     pub(crate) ending: Ending,
     /// Where its usage record ends; none if it could not be written.
     pub(crate) usage: Option<Position>,
+}
+
+/// An answer that its caller takes as it comes. To drop it does not stop the function, as on Lambda.
+#[derive(Debug)]
+pub struct Streamed {
+    executed_version: String,
+    content_type: Option<String>,
+    pieces: Pieces,
+    end: oneshot::Receiver<Reply>,
 }
 
 /// Makes real Instances, with credentials of their function's role.
@@ -76,15 +104,20 @@ impl<S: Source> Door<S> {
         let journal = Journal::open(&options.data_dir.join("journal"))
             .map_err(|error| Error::internal("usage journal", error))?;
         let pool = Pool::new(config(options), source, clock.clone());
-        let events = events::Inbox::new(store.queue, options.account_concurrency);
-        Ok(Self {
+        let events = events::Inbox::new(store.queue, options.account_concurrency, options.events);
+        let door = Self {
             services,
             pool,
+            telling: Mutex::new(()),
             journal: Arc::new(journal),
             clock,
             events,
             log_rounds: LogRounds::new(),
-        })
+            log_records_lost: AtomicU64::new(0),
+        };
+        // Before the first call.
+        concurrency::tell_all(&door);
+        Ok(door)
     }
 
     /// Serves a caller who waits for the answer.
@@ -106,25 +139,88 @@ impl<S: Source> Door<S> {
         function: Arc<Function>,
         call: Invocation,
     ) -> Result<Finished> {
-        let mut lease = self.pool.acquire(&function).await?;
+        let lease = self.pool.acquire(&function).await?;
+        Ok(self.pool.run_on(self.work(lease, function, call, None)).await)
+    }
+
+    /// Serves a caller who waits for the answer and takes it as it comes. Gives it when it begins.
+    pub(crate) async fn stream(&self, call: Invocation) -> Result<Streamed> {
+        let function = admission::admit(&self.services.catalog, &call).await?;
+        let executed_version = function.version.to_string();
+        let lease = self.pool.acquire(&function).await?;
+        let (outlet, mut pieces) = stream::channel();
+        let (sender, end) = oneshot::channel();
+        let work = self.work(lease, function, call, Some(outlet.clone()));
+        // Who takes the answer slowly must not stop the clock, nor the watch over the process.
+        self.pool.spawn(async move {
+            let closing = outlet.closing();
+            let finished = work.await;
+            // A caller that went away does not want to know.
+            let _gone = sender.send(finished.reply);
+            drop(closing);
+            outlet.taken(LAST_PIECES).await;
+        });
+        let content_type = pieces.begun().await;
+        Ok(Streamed { executed_version, content_type, pieces, end })
+    }
+
+    /// The invocation itself, until its usage record is written.
+    fn work(
+        &self,
+        mut lease: Lease<S>,
+        function: Arc<Function>,
+        call: Invocation,
+        outlet: Option<Outlet>,
+    ) -> impl Future<Output = Finished> + Send + use<S> {
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
-        let work = async move {
-            let completion = lease.invoke(&call).await;
+        async move {
+            let completion = lease.invoke(&call, outlet.as_ref()).await;
             let record = usage_record(&function, &call, &completion, &*clock);
             let usage = journal.append(&record);
             if let Err(error) = &usage {
                 tracing::error!(error = %error, request_id = %call.request_id, "Usage record lost.");
             }
             drop(lease);
-            finished(completion, usage.ok())
-        };
-        Ok(self.pool.run_on(work).await)
+            finished(completion, &function, usage.ok())
+        }
     }
 }
 
-fn finished(completion: Completion, usage: Option<Position>) -> Finished {
+// === Streamed ===
+
+impl Streamed {
+    /// The version that runs, `$LATEST` or a number.
+    pub fn executed_version(&self) -> &str {
+        &self.executed_version
+    }
+
+    /// The type of what the function streams; `None` if it was over before it streamed anything.
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// Waits for the next piece; `None` after the last one.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        self.pieces.next().await
+    }
+
+    /// Waits for the end of the invocation, whose usage record is written then. The outcome has what
+    /// did not come in pieces.
+    ///
+    /// # Errors
+    /// By a fault of ours, and when the caller took the pieces too slowly to get all of them.
+    pub async fn end(self) -> Result<Reply> {
+        let reply = self.end.await;
+        if self.pieces.is_abandoned() {
+            return Err(Error::new(Kind::Timeout, "The response was not taken in time."));
+        }
+        reply.map_err(|error| Error::internal("a streamed invocation ended without a word", error))
+    }
+}
+
+fn finished(completion: Completion, function: &Function, usage: Option<Position>) -> Finished {
     let Completion { outcome, ending, log_tail, .. } = completion;
-    let reply = Reply { outcome, executed_version: LATEST.to_owned(), log_tail };
+    let reply = Reply { outcome, executed_version: function.version.to_string(), log_tail };
     Finished { reply, ending, usage }
 }
 
@@ -144,7 +240,7 @@ fn usage_record(
         account: function.key.account.clone(),
         region: function.key.region.clone(),
         function: function.key.name.clone(),
-        version: LATEST.to_owned(),
+        version: function.version.to_string(),
         request_id: call.request_id,
         trigger: call.trigger,
         ending: completion.ending,
@@ -155,7 +251,9 @@ fn usage_record(
         max_memory_mb: u32::try_from(completion.max_memory.as_mebibytes_rounded_up())
             .unwrap_or(u32::MAX),
         bytes_in: u64::try_from(call.payload.len()).unwrap_or(u64::MAX),
-        bytes_out: u64::try_from(answer).unwrap_or(u64::MAX),
+        bytes_out: completion.streamed + u64::try_from(answer).unwrap_or(u64::MAX),
+        network_in: completion.traffic.received,
+        network_out: completion.traffic.sent,
     }
 }
 
@@ -165,11 +263,17 @@ fn config(options: &Options) -> Config {
         memory: options.memory,
         start_reserve: START_RESERVE,
         max_instances: options.max_instances.max(1),
+        function_share: options.function_share,
+        account_share: options.account_share,
         // A start is a burst of work: more of them at a time would only make each one slower.
         max_starting: 2 * cores,
+        start_rate: START_RATE * u32::try_from(cores).unwrap_or(1),
+        start_burst: START_BURST,
         max_waiting: MAX_WAITING,
         account_concurrency: options.account_concurrency,
+        max_known: MAX_KNOWN,
         keep_alive: options.keep_alive,
+        freeze_after: Some(FREEZE_AFTER),
         max_age: options.max_instance_age.min(Options::OLDEST),
         patience: PATIENCE,
         fair_wait: FAIR_WAIT,
@@ -183,14 +287,26 @@ impl Source for Live {
 
     async fn start(&self, function: Arc<Function>) -> Result<Instance> {
         let credentials = self.identity.session(&function)?;
-        let (version, substitute) = (LATEST.to_owned(), self.substitute);
-        self.starter.start(StartRequest { function, version, credentials, substitute }).await
+        let substitute = self.substitute;
+        self.starter.start(StartRequest { function, credentials, substitute }).await
+    }
+
+    fn expect(&self, function: &Function) {
+        self.starter.expect(function, self.substitute);
+    }
+
+    async fn work_ahead(&self, stop: &CancellationToken) {
+        self.starter.keep_blanks(stop).await;
+    }
+
+    fn blanks(&self) -> BlankCounts {
+        self.starter.blanks()
     }
 }
 
 impl Serve for Instance {
-    async fn invoke(&mut self, call: &Invocation) -> Completion {
-        Self::invoke(self, call).await
+    async fn invoke(&mut self, call: &Invocation, outlet: Option<&Outlet>) -> Completion {
+        self.invoke_to(call, outlet).await
     }
 
     fn is_reusable(&self) -> bool {
@@ -207,6 +323,14 @@ impl Serve for Instance {
 
     fn memory_used(&self) -> ByteSize {
         Self::memory_used(self)
+    }
+
+    fn freezer(&self) -> Option<Freezer> {
+        Self::freezer(self)
+    }
+
+    fn has_unread_output(&self) -> bool {
+        Self::has_unread_output(self)
     }
 
     async fn retire(self) {

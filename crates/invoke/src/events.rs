@@ -20,9 +20,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use lacewing_model::{FunctionKey, FunctionName, Invocation, Result, Timestamp};
+use lacewing_model::error::Throttle;
+use lacewing_model::{Error, FunctionKey, FunctionName, Invocation, Kind, Result, Timestamp};
 use lacewing_store::queue::Message;
-use lacewing_store::{Key, Queue};
+use lacewing_store::{Key, Load, Queue, StoreError};
 
 mod envelope;
 mod worker;
@@ -31,6 +32,8 @@ pub(crate) use worker::run as run_worker;
 
 /// How long a taken event is hidden before it must be extended.
 const VISIBILITY: Duration = Duration::from_secs(10);
+/// When a caller whose account's queues are full may come again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The first segment of the queues' keys.
 const SEGMENT: &str = "async";
 
@@ -43,29 +46,38 @@ pub(crate) struct Inbox {
     wake: Notify,
     /// Events that may be served at a time.
     slots: usize,
+    /// What the queues of one account may hold.
+    bound: Load,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Inbox {
-    /// An inbox whose worker uses at most half of an account's concurrency.
-    pub(crate) fn new(queue: Arc<dyn Queue>, account_concurrency: u32) -> Self {
+    /// An inbox that keeps at most `bound` for each account, and whose worker uses at most half of
+    /// an account's concurrency.
+    pub(crate) fn new(queue: Arc<dyn Queue>, account_concurrency: u32, bound: Load) -> Self {
         let half = usize::try_from(account_concurrency / 2).unwrap_or(usize::MAX);
         Self {
             queue,
             fresh: Mutex::default(),
             wake: Notify::new(),
             slots: half.clamp(1, 64),
+            bound,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Keeps the event; durable when this returns.
+    /// Keeps the event; durable when this returns. The store counts what an account has, in the
+    /// transaction that adds to it, so that no race and no crash makes the count wrong.
     pub(crate) async fn put(&self, call: &Invocation, now: Timestamp) -> Result<()> {
         let key = queue_of(&call.function);
         let body = envelope::encode(call, now)?;
-        self.queue.put(&key, Message { body, ..Message::default() }).await?;
+        let message = Message { body, within: Some(self.bound), ..Message::default() };
+        match self.queue.put(&key, message).await {
+            Err(StoreError::OverLoad) => return Err(full(self.bound)),
+            put => drop(put?),
+        }
         self.fresh.lock().insert(key);
         self.wake.notify_one();
         Ok(())
@@ -82,6 +94,18 @@ impl Inbox {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// What a caller is told whose account has as much in its queues as it may. AWS drops events of a
+/// queue that is not kept up with; here the caller hears of it, and its SDK tries again later.
+fn full(bound: Load) -> Error {
+    let megabytes = bound.bytes >> 20;
+    let message = format!(
+        "Rate Exceeded. The account's asynchronous events that wait are bounded to {} events \
+         and {megabytes} MB.",
+        bound.messages
+    );
+    Error::new(Kind::Throttled(Throttle::CallerRate), message).with_retry_after(RETRY_AFTER)
 }
 
 /// The queue of a function's events.

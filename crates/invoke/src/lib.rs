@@ -12,8 +12,11 @@
 
 mod admission;
 mod background;
+mod concurrency;
 mod door;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod journal;
 mod log_rounds;
 mod options;
@@ -22,11 +25,13 @@ pub mod pool;
 mod testing;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::pool::driver::Source as _;
 use lacewing_model::{Clock, FunctionKey, Invocation, Qualifier, Reply, RequestId, Result};
 use lacewing_runtime::{LogReceiver, Starter};
 use lacewing_services::Services;
@@ -34,6 +39,7 @@ use lacewing_store::Store;
 
 use crate::door::{Door, Live};
 
+pub use door::Streamed;
 pub use options::Options;
 
 /// The one door; cheap to clone.
@@ -53,8 +59,16 @@ pub struct Stats {
     pub retiring: usize,
     /// Invocations that wait for an Instance.
     pub waiting: usize,
+    /// Instances without a function that wait for a cold start.
+    pub blank: usize,
+    /// Cold starts since the start of the server that found one.
+    pub blank_used: u64,
     /// Usage records that could not be written since the start.
     pub usage_lost: u64,
+    /// Log records that were lost since the start: more came than is taken.
+    pub log_records_lost: u64,
+    /// Bytes of stored logs that were forgotten since the start to stay within their bounds.
+    pub log_bytes_cut: u64,
 }
 
 impl Invoker {
@@ -85,6 +99,16 @@ impl Invoker {
         self.0.invoke(call).await
     }
 
+    /// Runs a function for a caller who takes the answer as it comes; gives it when it begins, or when
+    /// the invocation is over. A caller that drops this future gives up its place, or what comes of
+    /// the function.
+    ///
+    /// # Errors
+    /// If the function was not run.
+    pub async fn stream(&self, call: Invocation) -> Result<Streamed> {
+        self.0.stream(call).await
+    }
+
     /// Keeps an event and runs its function later, at least once. The event is durable when this
     /// returns.
     ///
@@ -99,8 +123,14 @@ impl Invoker {
     /// # Errors
     /// If there is no such function or version.
     pub fn dry_run(&self, function: &FunctionKey, qualifier: Option<&Qualifier>) -> Result<()> {
-        admission::check_target(&self.0.services.catalog, function, qualifier)?;
+        admission::find(&self.0.services.catalog, function, qualifier)?;
         Ok(())
+    }
+
+    /// Puts in force what the catalog shows of a function's concurrency: the next call meets it.
+    /// Changes that nobody tells of are in force a moment after the catalog shows them.
+    pub fn concurrency_changed(&self, function: &FunctionKey) {
+        concurrency::tell(&self.0, function);
     }
 
     /// Serves events, lets time pass for the pool, and moves logs and usage to where they are
@@ -124,13 +154,18 @@ impl Invoker {
     /// What there is at the moment.
     pub fn stats(&self) -> Stats {
         let counts = self.0.pool.counts();
+        let blanks = self.0.pool.source().blanks();
         Stats {
             starting: counts.starting,
             idle: counts.idle,
             busy: counts.busy,
             retiring: counts.retiring,
             waiting: counts.waiting,
+            blank: blanks.waiting,
+            blank_used: blanks.used,
             usage_lost: self.0.journal.lost(),
+            log_records_lost: self.0.log_records_lost.load(Ordering::Relaxed),
+            log_bytes_cut: self.0.services.logs.cut_bytes(),
         }
     }
 }

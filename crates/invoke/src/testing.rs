@@ -7,7 +7,7 @@ use lacewing_model::function::{Code, State, UpdateStatus};
 use lacewing_model::usage::Trigger;
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Invocation, Region,
-    RequestId, Timestamp,
+    RequestId, Timestamp, Version,
 };
 
 pub(crate) fn key(account: &str, name: &str) -> FunctionKey {
@@ -27,6 +27,8 @@ pub(crate) fn config() -> FunctionConfig {
 pub(crate) fn function(key: FunctionKey, generation: u64) -> Function {
     Function {
         key,
+        version: Version::Latest,
+        lineage: Uuid::nil(),
         config: config(),
         code: Code { digest: Digest::new([7; 32]), size: 1 },
         state: State::Active,

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, Error, FunctionName, Kind, Qualifier, Region, Result};
+use crate::{AccountId, Error, FunctionName, Kind, Qualifier, Region, Result, Version};
 
 /// The pattern of a function's name in the public API model.
 const PATTERN: &str = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?";
@@ -35,6 +35,31 @@ impl FunctionKey {
     /// The ARN with a qualifier, if there is one.
     pub fn qualified_arn(&self, qualifier: Option<Qualifier>) -> FunctionArn {
         FunctionArn { key: self.clone(), qualifier }
+    }
+}
+
+/// Which version of which function.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionKey {
+    /// The function.
+    pub function: FunctionKey,
+    /// The version.
+    pub version: Version,
+}
+
+impl VersionKey {
+    /// The ARN; that of `$LATEST` has no qualifier.
+    pub fn arn(&self) -> FunctionArn {
+        match self.version {
+            Version::Latest => self.function.arn(),
+            version @ Version::Published(_) => self.function.qualified_arn(Some(version.into())),
+        }
+    }
+}
+
+impl From<FunctionKey> for VersionKey {
+    fn from(function: FunctionKey) -> Self {
+        Self { function, version: Version::Latest }
     }
 }
 

@@ -6,13 +6,20 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Digest, FunctionKey, RuntimeId, Timestamp, limits};
+use crate::{
+    Digest, FunctionKey, Network, Result, RuntimeId, Timestamp, Version, VersionKey, limits,
+};
 
 /// One version of a function: what runs, how, and in what state it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
     /// Which function.
     pub key: FunctionKey,
+    /// Which version of it.
+    pub version: Version,
+    /// Made when the function is created, and the same for all its versions: tells it from an
+    /// earlier or a later function of the same name.
+    pub lineage: Uuid,
     /// What its owner chose.
     pub config: FunctionConfig,
     /// The code.
@@ -30,6 +37,18 @@ pub struct Function {
     /// Grows with every change of code or configuration: an Instance of a lower generation is
     /// never used again.
     pub generation: u64,
+}
+
+impl Function {
+    /// Which version of which function this is.
+    pub fn version_key(&self) -> VersionKey {
+        VersionKey { function: self.key.clone(), version: self.version }
+    }
+
+    /// Whether a change of it is still being carried out.
+    pub fn is_unsettled(&self) -> bool {
+        self.state == State::Pending || self.last_update == UpdateStatus::InProgress
+    }
 }
 
 /// What a function's owner chose.
@@ -74,6 +93,18 @@ impl FunctionConfig {
             environment: None,
             tags: BTreeMap::new(),
         }
+    }
+}
+
+impl FunctionConfig {
+    /// What its owner wants it to reach: everything, unless `LACEWING_NETWORK` says otherwise.
+    ///
+    /// # Errors
+    /// If the variable says what nobody knows.
+    pub fn network(&self) -> Result<Network> {
+        let variables = self.environment.as_ref().map(|given| &given.0);
+        let chosen = variables.and_then(|all| all.get(Network::VARIABLE));
+        chosen.map_or(Ok(Network::default()), |text| text.parse())
     }
 }
 

@@ -11,6 +11,8 @@ use crate::ByteSize;
 pub const SYNC_REQUEST: ByteSize = ByteSize::mebibytes(6);
 /// Largest synchronous response: 6 MB and 100 bytes of envelope.
 pub const SYNC_RESPONSE: ByteSize = ByteSize::bytes(6 * 1024 * 1024 + 100);
+/// Largest streamed response.
+pub const STREAMED_RESPONSE: ByteSize = ByteSize::mebibytes(200);
 /// Largest asynchronous request payload.
 pub const ASYNC_REQUEST: ByteSize = ByteSize::mebibytes(1);
 /// Largest zip archive in a request.
@@ -37,10 +39,14 @@ pub const TAGS: usize = 50;
 pub const FUNCTION_NAME: usize = 64;
 /// Length of a handler.
 pub const HANDLER: usize = 128;
+/// Length of an alias's name.
+pub const ALIAS_NAME: usize = 128;
 /// Length of a description.
 pub const DESCRIPTION: usize = 256;
 /// Concurrent invocations of an account.
 pub const ACCOUNT_CONCURRENCY: u32 = 1_000;
+/// Those that functions must leave to others when they reserve some.
+pub const UNRESERVED_CONCURRENCY: u32 = 100;
 /// Stored code of an account.
 pub const CODE_STORAGE: ByteSize = ByteSize::bytes(75 * 1024 * 1024 * 1024);
 /// Time an on-demand Instance has for its init phase before it is retried inside the invocation.

@@ -83,4 +83,10 @@ pub struct UsageRecord {
     pub bytes_in: u64,
     /// Bytes of the answer.
     pub bytes_out: u64,
+    /// Bytes that the Instance received from the network since its last record.
+    #[serde(default)]
+    pub network_in: u64,
+    /// Bytes that it sent.
+    #[serde(default)]
+    pub network_out: u64,
 }

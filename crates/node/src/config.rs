@@ -5,6 +5,7 @@
 //! The doc comments of the fields are the user's documentation.
 
 mod duration;
+mod network;
 mod runtimes;
 mod settings;
 
@@ -49,8 +50,12 @@ pub struct Config {
     pub runtimes: BTreeMap<String, PathBuf>,
     /// What functions see of the host.
     pub sandbox: Sandbox,
+    /// What functions reach of the network.
+    pub network: Network,
     /// Bounds of what runs at a time.
     pub limits: Limits,
+    /// What is kept of asynchronous events.
+    pub events: Events,
     /// What is kept of the functions' logs.
     pub logs: Logs,
     /// What is kept of the record of invocations.
@@ -68,8 +73,57 @@ pub struct Sandbox {
     /// How many user ids there are; root only.
     pub uid_count: Option<u32>,
     /// The cgroup below which functions get theirs, as an absolute path below each hierarchy's
-    /// mount; it must exist. Default: the server's own.
+    /// mount; it must exist. Default: the server's own, a scope from systemd, or the nearest above
+    /// that can be divided.
     pub cgroup_parent: Option<PathBuf>,
+    /// Where the `/tmp` of functions is: `disk` (the default) where the host can, `memory` always.
+    pub tmp: Option<Tmp>,
+}
+
+/// `[network]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// The most that any function gets: `none`, or `egress` for connections that it opens. Default:
+    /// `egress` where the host can give it; where `egress` is written the server does not start
+    /// without.
+    pub mode: Option<NetworkMode>,
+    /// The most that the functions of an account get: `'123456789012' = 'none'`.
+    pub accounts: BTreeMap<String, NetworkMode>,
+    /// Addresses and ports that functions reach although they are private: `10.0.0.0/8`,
+    /// `10.0.5.7:5432`, `10.0.0.0/8:8000-8999`, `[fd12::/16]:443`. The most specific rule decides.
+    pub allow: Vec<String>,
+    /// Addresses and ports that functions do not reach, written in the same way.
+    pub deny: Vec<String>,
+    /// Resolvers that answer functions, `address` or `address:port`. Default: the host's own.
+    pub dns: Vec<String>,
+    /// Connections that one Instance may have at a time, 16 or more. Default 1024.
+    pub connections: Option<u32>,
+    /// Megabits a second in each direction of one Instance. Default: unbounded.
+    pub bandwidth_mbit: Option<u32>,
+    /// The host's switches for forwarding packets: `enable` (the default) turns them on where they
+    /// are off, and off again at the end; `leave` never touches them.
+    pub forwarding: Option<Forwarding>,
+}
+
+/// What functions reach of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// The platform's own endpoint only.
+    None,
+    /// Also servers, as far as the rules allow.
+    Egress,
+}
+
+/// What becomes of the host's switches for forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// They are turned on if they are off.
+    Enable,
+    /// They stay as they are.
+    Leave,
 }
 
 /// `[limits]`
@@ -79,8 +133,21 @@ pub struct Limits {
     /// Memory in MB up to which more Instances are started, by what those that run use. Default:
     /// four fifths of the machine's.
     pub memory_mb: Option<u32>,
+    /// MB of disk that the `/tmp` of all functions together may hold; then none of them can grow.
+    /// Default: half of what is free when the server starts.
+    pub tmp_disk_mb: Option<u32>,
     /// Instances that exist at a time. Default 500.
     pub instances: Option<u32>,
+    /// Instances without a function that wait for a cold start; 0 for none. Default 8.
+    pub blank_instances: Option<u32>,
+    /// What one function may have of the memory, in MB. Default: nine tenths.
+    pub function_memory_mb: Option<u32>,
+    /// What one function may have of the Instances. Default: nine tenths.
+    pub function_instances: Option<u32>,
+    /// What all functions of one account may have of the memory, in MB. Default: all.
+    pub account_memory_mb: Option<u32>,
+    /// What all functions of one account may have of the Instances. Default: all.
+    pub account_instances: Option<u32>,
     /// Invocations of an account that run at a time. Default 1000.
     pub concurrency: Option<u32>,
     /// How long an idle Instance is kept. Default `10m`.
@@ -91,12 +158,26 @@ pub struct Limits {
     pub instance_age: Option<std::time::Duration>,
 }
 
+/// `[events]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// Megabytes of events that wait in the queues of one account. Default 1024.
+    pub account_mb: Option<u32>,
+    /// Events that wait in the queues of one account. Default 1000000.
+    pub account_events: Option<u32>,
+}
+
 /// `[logs]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Logs {
     /// Days that the functions' logs are kept. Default 30.
     pub retention_days: Option<u32>,
+    /// Megabytes of one function's log; the oldest go first. Default 256.
+    pub function_mb: Option<u32>,
+    /// Megabytes of the logs of one account. Default 4096.
+    pub account_mb: Option<u32>,
 }
 
 /// `[usage]`
@@ -125,6 +206,16 @@ pub enum Cpu {
     Fair,
     /// By weight and by a quota, as Lambda does.
     Hard,
+}
+
+/// Where the `/tmp` of functions is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tmp {
+    /// On the disk of the data directory, beside the memory limit, where the host can do that.
+    Disk,
+    /// In memory, within the memory limit.
+    Memory,
 }
 
 /// A configuration file that cannot be used.

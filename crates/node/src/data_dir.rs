@@ -8,9 +8,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::geteuid;
 use uuid::Uuid;
 
 /// Name of the file that holds the owner id.
@@ -46,7 +48,15 @@ pub fn address(data_dir: &Path) -> Option<SocketAddr> {
 /// keeps in it; if it holds the files of somebody else it is refused.
 pub(crate) fn make_private(data_dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
-    let mode = fs::metadata(data_dir)?.permissions().mode() & 0o7777;
+    let about = fs::metadata(data_dir)?;
+    if about.uid() != geteuid().as_raw() {
+        return Err(io::Error::other(format!(
+            "it belongs to user {}, and the server keeps no power over the files of others; run it \
+             as that user, or give the directory and all in it to this one with chown -R",
+            about.uid()
+        )));
+    }
+    let mode = about.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());
     }
@@ -72,6 +82,17 @@ pub(crate) fn make_private(data_dir: &Path) -> io::Result<()> {
         "Other users could enter the data directory; it has mode 0700 now."
     );
     Ok(())
+}
+
+/// Whether the directory can still be reached now that no privilege is left.
+pub(crate) fn check_access(data_dir: &Path) -> io::Result<()> {
+    let whole = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, data_dir, whole, AtFlags::EACCESS).map_err(|error| {
+        io::Error::other(format!(
+            "without the power to pass through directories of other users it cannot be reached \
+             ({error}); put it elsewhere"
+        ))
+    })
 }
 
 /// Notes where the server listens.

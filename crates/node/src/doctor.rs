@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::config::{Cpu, Isolation, Settings};
 use crate::data_dir;
+use crate::prepare;
 use crate::start::StartError;
 
 /// The document.
@@ -24,6 +25,8 @@ pub struct Doctor {
     pub isolation: Isolation,
     /// How functions share the processors.
     pub cpu: Cpu,
+    /// Whether functions get out.
+    pub network: Egress,
     /// Each part of the isolation.
     pub report: Report,
     /// The interpreters, one for each runtime identifier.
@@ -31,15 +34,45 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    pub(crate) fn new(settings: &Settings, report: &Report, runtimes: &Runtimes) -> Self {
+    pub(crate) fn new(settings: &Settings, report: Report, runtimes: &Runtimes) -> Self {
         Self {
             full: report.is_full(),
             lacks: report.missing().map(|feature| feature.name.clone()).collect(),
             isolation: settings.isolation,
             cpu: settings.cpu,
-            report: report.clone(),
+            network: Egress::of(&report),
+            report,
             runtimes: runtimes.list(),
         }
+    }
+}
+
+/// Whether functions get out, and why not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Egress {
+    /// Whether they do.
+    pub in_force: bool,
+    /// By which program, where an ordinary user starts the server.
+    pub by: Option<&'static str>,
+    /// What is in force, or what is missing.
+    pub detail: String,
+    /// What the operator can do about what is missing.
+    pub remedy: String,
+}
+
+impl Egress {
+    pub(crate) fn of(report: &Report) -> Self {
+        let found = report.features.iter().find(|feature| feature.name == "egress");
+        let in_force = found.is_some_and(|feature| feature.in_force);
+        let detail = found.map(|feature| feature.detail.clone()).unwrap_or_default();
+        let remedy = found.and_then(|feature| feature.remedy.clone()).unwrap_or_default();
+        let by = (in_force && !report.root).then_some("pasta");
+        Self { in_force, by, detail, remedy }
+    }
+
+    /// The mode in one word, as functions see it.
+    pub fn word(&self) -> &'static str {
+        if self.in_force { "egress" } else { "none" }
     }
 }
 
@@ -49,11 +82,17 @@ impl Doctor {
 /// If the launcher cannot be started at all.
 pub fn probe(settings: &Settings, exe: &Path) -> Result<Doctor, StartError> {
     let owner = data_dir::new_owner();
-    let mut options = crate::start::launcher_options(settings, owner);
+    let mut options = prepare::launcher_options(settings, owner);
     options.isolation = lacewing_sandbox::Isolation::BestEffort;
-    let runtimes = crate::start::discover(settings)?;
+    let runtimes = prepare::discover(settings)?;
+    if let Some(scratch) = &mut options.scratch {
+        // The data directory may not be there yet; whatever it will be in is on the same disk.
+        let found = scratch.dir.ancestors().find(|dir| dir.is_dir()).map(Path::to_path_buf);
+        scratch.dir = found.unwrap_or_default();
+    }
     let launcher = Launcher::start(exe, &options).map_err(StartError::Launcher)?;
-    let doctor = Doctor::new(settings, launcher.report(), &runtimes);
+    let mut report = launcher.report().clone();
     launcher.stop();
-    Ok(doctor)
+    report.features.extend(lacewing_sandbox::surrenderable());
+    Ok(Doctor::new(settings, report, &runtimes))
 }

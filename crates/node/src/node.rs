@@ -5,7 +5,7 @@
 //! the launcher, and asynchronous events that were running are delivered again at the next start.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lacewing_gateway::Gateway;
@@ -13,15 +13,15 @@ use lacewing_invoke::Invoker;
 use lacewing_runtime::EndpointListeners;
 use lacewing_sandbox::Launcher;
 use lacewing_store::Store;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags};
 use serde::Serialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
-use crate::doctor::Doctor;
+use crate::doctor::{Doctor, Egress};
+use crate::prepare::Prepared;
 use crate::start::{self, Parts, StartError};
 use crate::supervisor::{Fault, Part, Supervisor};
 
@@ -39,6 +39,7 @@ pub struct Node {
     invoker: Invoker,
     gateway: Part,
     endpoints: Part,
+    names: Option<Part>,
     invoking: Part,
     serving: Part,
     watching: Part,
@@ -55,6 +56,8 @@ pub struct Ready {
     pub isolation_is_full: bool,
     /// Names of what full isolation lacks.
     pub lacks: Vec<String>,
+    /// Whether functions get out.
+    pub network: Egress,
     /// How many functions there are.
     pub functions: u64,
     /// Runtime identifiers that are offered.
@@ -62,23 +65,30 @@ pub struct Ready {
 }
 
 impl Node {
-    /// Builds and starts a node; `exe` is the program that is the launcher when it is run with
-    /// `__launcher`. It answers when this returns.
-    ///
-    /// Call it on a thread that lives as long as the node: the launcher ends with that thread.
+    /// Starts a node that was prepared. It answers when this returns.
     ///
     /// # Errors
     /// If a part cannot be started; nothing is left running then.
-    pub async fn start(settings: Settings, exe: &Path) -> Result<Self, StartError> {
-        raise_open_files();
-        let parts = start::build(&settings, exe).await?;
-        let ready = ready(&settings, &parts);
+    pub async fn start(prepared: Prepared) -> Result<Self, StartError> {
+        let parts = start::build(prepared).await?;
+        let ready = ready(&parts);
         let Parts {
-            store, launcher, services, endpoints, logs, invoker, gateway, listener, ..
+            settings,
+            store,
+            launcher,
+            services,
+            endpoints,
+            logs,
+            invoker,
+            gateway,
+            listener,
+            names,
+            ..
         } = parts;
         let supervisor = Supervisor::default();
         let drain = settings.drain;
         let watching = supervisor.start("launcher", |stop| watch_launcher(launcher.clone(), stop));
+        let names = names.map(|relay| supervisor.start("names", |stop| relay.serve(stop)));
         let serving = supervisor.start("services", |stop| services.run(stop));
         let invoking = supervisor.start("invoker", |stop| invoker.clone().run(logs, stop));
         let endpoints = supervisor.start("endpoints", |stop| {
@@ -94,6 +104,7 @@ impl Node {
             invoker,
             gateway,
             endpoints,
+            names,
             invoking,
             serving,
             watching,
@@ -129,6 +140,9 @@ impl Node {
         self.invoking.stop(STOP).await;
         self.endpoints.stop(STOP).await;
         self.serving.stop(STOP).await;
+        if let Some(names) = self.names {
+            names.stop(STOP).await;
+        }
         // From here on the launcher's end is wanted.
         self.watching.stop(STOP).await;
         let launcher = self.launcher;
@@ -144,14 +158,16 @@ impl Node {
     }
 }
 
-fn ready(settings: &Settings, parts: &Parts) -> Ready {
-    let Doctor { full, lacks, runtimes, .. } = &parts.doctor;
+fn ready(parts: &Parts) -> Ready {
+    let Parts { settings, doctor, .. } = parts;
+    let Doctor { full, lacks, runtimes, network, .. } = doctor;
     let account = &settings.services.account;
     Ready {
         address: parts.listener.local_addr().unwrap_or(settings.listen),
         data_dir: settings.data_dir.clone(),
         isolation_is_full: *full,
         lacks: lacks.clone(),
+        network: network.clone(),
         functions: parts.services.functions.account_usage(account).function_count,
         runtimes: runtimes.iter().map(|found| found.runtime.to_string()).collect(),
     }
@@ -195,13 +211,4 @@ fn launcher_fd(launcher: &Launcher) -> std::io::Result<AsyncFd<std::os::fd::Owne
     let pid = pid.ok_or(std::io::ErrorKind::NotFound)?;
     let fd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
     AsyncFd::with_interest(fd, Interest::READABLE)
-}
-
-/// Every Instance and connection needs descriptors: takes as many as this user may have.
-fn raise_open_files() {
-    let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: maximum, maximum };
-    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "The limit of open files stays as it is.");
-    }
 }

@@ -1,35 +1,37 @@
-//! Building a node, part by part, in the order in which the parts need each other.
+//! Building a node on what was prepared, part by part, in the order in which they need each other.
 //!
 //! ```text
-//! data directory -> store (lock, format) -> sealers -> launcher -> interpreters
-//!                -> services -> starter -> invoker -> gateway -> listener
+//! prepared -> sealers -> store -> services -> starter -> invoker -> listener -> gateway
 //! ```
 //!
 //! If a part fails, those before it are closed again and the error names the part.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lacewing_gateway::{AdminInfo, Gateway};
 use lacewing_invoke::Invoker;
 use lacewing_model::function::StateReason;
 use lacewing_model::{Clock, Error, SystemClock};
-use lacewing_runtime::{EndpointListeners, LogReceiver, Runtimes, Starter};
-use lacewing_sandbox::{Launcher, LauncherOptions};
+use lacewing_runtime::{EndpointListeners, LogReceiver, NameRelay, Premises, Runtimes, Starter};
+use lacewing_sandbox::Launcher;
 use lacewing_services::{RuntimeCheck, Services};
 use lacewing_store::seal::{self, Sealer, TokenSealer};
-use lacewing_store::{Store, StoreError, embedded};
+use lacewing_store::{Store, StoreError};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::config::{Cpu, Isolation, Settings};
+use crate::config::Settings;
 use crate::data_dir;
-use crate::doctor::Doctor;
+use crate::doctor::{Doctor, Egress};
+use crate::prepare::Prepared;
 
-/// Port inside every sandbox on which the platform's own API answers.
-const ENDPOINT_PORT: u16 = 9002;
+/// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` bounds it, too.
+const BACKLOG: u32 = 1024;
+/// Functions that are looked at to know what the first start will need.
+const EXPECTED: usize = 1024;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,17 @@ pub enum StartError {
     /// The launcher cannot be started, or refuses this host.
     #[error("cannot start the launcher of sandboxes")]
     Launcher(#[source] lacewing_sandbox::Error),
+    /// The server's privileges cannot be given up.
+    #[error("cannot start with fewer privileges")]
+    Surrender(#[source] lacewing_sandbox::Error),
+    /// Functions do not get out, and the configuration wants them to.
+    #[error("network.mode is egress, and functions cannot get out: {why}. {remedy}")]
+    Network {
+        /// What is missing.
+        why: String,
+        /// What the operator can do about it.
+        remedy: String,
+    },
     /// A part above the store failed.
     #[error("cannot start the node's {part}")]
     Part {
@@ -75,6 +88,7 @@ pub enum StartError {
 /// The parts of a node, built and not yet running.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) launcher: Launcher,
     pub(crate) services: Services,
@@ -84,33 +98,23 @@ pub(crate) struct Parts {
     pub(crate) gateway: Gateway,
     pub(crate) listener: TcpListener,
     pub(crate) doctor: Doctor,
+    /// None where functions do not get out.
+    pub(crate) names: Option<NameRelay>,
 }
 
-/// Builds all parts.
-pub(crate) async fn build(settings: &Settings, exe: &Path) -> Result<Parts, StartError> {
+/// Builds all parts on what was prepared.
+pub(crate) async fn build(prepared: Prepared) -> Result<Parts, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let dir = &settings.data_dir;
-    let unusable = |source| StartError::DataDir { path: dir.clone(), source };
-    data_dir::make_private(dir).map_err(unusable)?;
-    let store = embedded::open(dir, Arc::clone(&clock)).map_err(|error| match error {
-        StoreError::Locked { path } => StartError::Locked { path },
-        other => StartError::Store(other),
-    })?;
-    let owner = data_dir::owner(dir).map_err(unusable)?;
-    let master = seal::load_or_create_master(dir).map_err(StartError::Store)?;
-    // Not on a thread of a pool: the launcher ends with the thread that started it.
-    let launcher = Launcher::start(exe, &launcher_options(settings, owner));
-    let launcher = match launcher {
-        Ok(launcher) => launcher,
-        Err(error) => {
-            store.close().await;
-            return Err(StartError::Launcher(error));
-        }
-    };
-    match assemble(settings, &store, master, &launcher, clock).await {
+    let Prepared { settings, claim, runtimes, premises, launcher, socket, doctor } = prepared;
+    let ground = Ground { runtimes, premises, socket, doctor };
+    let master = seal::load_or_create_master(&settings.data_dir).map_err(StartError::Store)?;
+    let store = claim.open(Arc::clone(&clock)).map_err(StartError::Store)?;
+    match assemble(&settings, &store, master, &launcher, ground, clock).await {
         Ok(above) => {
-            let Above { services, endpoints, logs, invoker, gateway, listener, doctor } = above;
+            let Above { services, endpoints, logs, invoker, gateway, listener, doctor, names } =
+                above;
             Ok(Parts {
+                settings,
                 store,
                 launcher,
                 services,
@@ -120,6 +124,7 @@ pub(crate) async fn build(settings: &Settings, exe: &Path) -> Result<Parts, Star
                 gateway,
                 listener,
                 doctor,
+                names,
             })
         }
         Err(error) => {
@@ -128,6 +133,14 @@ pub(crate) async fn build(settings: &Settings, exe: &Path) -> Result<Parts, Star
             Err(error)
         }
     }
+}
+
+/// What was prepared for the parts above the store and the launcher.
+struct Ground {
+    runtimes: Arc<Runtimes>,
+    premises: Premises,
+    socket: TcpSocket,
+    doctor: Doctor,
 }
 
 /// What stands on the store and the launcher.
@@ -139,6 +152,7 @@ struct Above {
     gateway: Gateway,
     listener: TcpListener,
     doctor: Doctor,
+    names: Option<NameRelay>,
 }
 
 async fn assemble(
@@ -146,34 +160,30 @@ async fn assemble(
     store: &Store,
     master: [u8; 32],
     launcher: &Launcher,
+    ground: Ground,
     clock: Arc<dyn Clock>,
 ) -> Result<Above, StartError> {
     let part = |part: &'static str| move |source| StartError::Part { part, source };
-    let runtimes = Arc::new(discover(settings)?);
-    let doctor = Doctor::new(settings, launcher.report(), &runtimes);
+    let Ground { runtimes, premises, socket, doctor } = ground;
+    let names = name_relay(settings, launcher)?;
     let services = Services::open(
         settings.services.clone(),
         store.clone(),
         Arc::new(Sealer::new(master)),
         Arc::new(TokenSealer::new(&master)),
         Arc::clone(&clock),
-        runtime_check(Arc::clone(&runtimes), settings.invoke.substitute),
+        runtime_check(runtimes, settings.invoke.substitute),
     )
     .await
     .map_err(part("services"))?;
-    let (starter, endpoints, logs) = Starter::new(
-        lacewing_runtime::Options {
-            code_dir: settings.data_dir.join("code"),
-            run_dir: settings.data_dir.join("run"),
-            endpoint_port: ENDPOINT_PORT,
-            region: settings.services.region.clone(),
-        },
-        launcher.clone(),
-        Arc::clone(&store.blobs),
-        runtimes,
-        Arc::clone(&clock),
-    )
-    .map_err(part("runtime"))?;
+    let blobs = Arc::clone(&store.blobs);
+    let (starter, endpoints, logs) =
+        Starter::new(premises, launcher.clone(), blobs, Arc::clone(&clock))
+            .map_err(part("runtime"))?;
+    let (account, region) = (&settings.services.account, &settings.services.region);
+    for function in services.catalog.list(account, region, None, EXPECTED) {
+        starter.expect(&function, settings.invoke.substitute);
+    }
     let invoker = Invoker::open(
         settings.invoke.clone(),
         services.clone(),
@@ -185,40 +195,28 @@ async fn assemble(
     .map_err(part("invoker"))?;
     let address = settings.listen;
     let unusable = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(unusable)?;
+    let listener = socket.listen(BACKLOG).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
     data_dir::write_address(&settings.data_dir, address)
         .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
     let admin = admin_info(settings, address, &services, &invoker, &doctor);
     let gateway =
         Gateway::new(settings.gateway.clone(), services.clone(), invoker.clone(), admin, clock);
-    Ok(Above { services, endpoints, logs, invoker, gateway, listener, doctor })
+    Ok(Above { services, endpoints, logs, invoker, gateway, listener, doctor, names })
 }
 
-/// What the launcher is told.
-pub(crate) fn launcher_options(settings: &Settings, owner: String) -> LauncherOptions {
-    let (uid_base, uid_count) = settings.uid_range(&owner);
-    LauncherOptions {
-        owner,
-        isolation: match settings.isolation {
-            Isolation::Required => lacewing_sandbox::Isolation::Required,
-            Isolation::BestEffort => lacewing_sandbox::Isolation::BestEffort,
-        },
-        cpu: match settings.cpu {
-            Cpu::Fair => lacewing_sandbox::Cpu::Fair,
-            Cpu::Hard => lacewing_sandbox::Cpu::Hard,
-        },
-        uid_base,
-        uid_count,
-        cgroup_parent: settings.cgroup_parent.clone(),
-        root: settings.sandbox_root.clone(),
-    }
-}
-
-/// Looks for interpreters.
-pub(crate) fn discover(settings: &Settings) -> Result<Runtimes, StartError> {
-    Runtimes::discover(&settings.runtimes, std::env::var_os("PATH").as_deref())
-        .map_err(|source| StartError::Part { part: "runtimes", source })
+/// What answers functions that ask for names; refuses a host that lacks a way out that was asked for.
+fn name_relay(settings: &Settings, launcher: &Launcher) -> Result<Option<NameRelay>, StartError> {
+    let failed =
+        |error| StartError::Part { part: "names", source: Error::internal("serve names", error) };
+    let Some(sockets) = launcher.name_server().map_err(failed)? else {
+        let Egress { detail: why, remedy, .. } = Egress::of(launcher.report());
+        let is_required = settings.network.is_required;
+        return if is_required { Err(StartError::Network { why, remedy }) } else { Ok(None) };
+    };
+    let (resolvers, policy) =
+        (settings.network.resolvers.clone(), settings.network.options.policy.clone());
+    NameRelay::new(sockets, resolvers, policy).map(Some).map_err(failed)
 }
 
 fn runtime_check(runtimes: Arc<Runtimes>, substitute: bool) -> RuntimeCheck {
@@ -251,6 +249,7 @@ fn admin_info(
         "data_dir": settings.data_dir.display().to_string(),
         "isolation": if doctor.full { "full" } else { "partial" },
         "lacks": doctor.lacks,
+        "network": doctor.network.word(),
     });
     let (services, invoker) = (services.clone(), invoker.clone());
     let info = move || {

@@ -2,7 +2,8 @@
 //! Lambda Runtime API with all others.
 //!
 //! Every waiting function may be dropped and called again: nothing that was read or written is
-//! lost, so that the caller waits for several things at once.
+//! lost, so that the caller waits for several things at once. Only who drops an answer that is being
+//! streamed must end the sandbox, too.
 
 mod custom;
 mod stock;
@@ -12,6 +13,7 @@ use lacewing_model::{Invocation, Timestamp};
 pub(crate) use self::custom::Custom;
 pub(crate) use self::stock::Stock;
 pub(crate) use crate::runtime_api::{Answer, Readiness};
+use crate::stream::Outlet;
 
 /// The way to what runs inside.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(crate) enum Channel {
 pub(crate) struct Call<'a> {
     pub(crate) invocation: &'a Invocation,
     pub(crate) deadline: Timestamp,
+    /// Where a streamed response goes as it comes.
+    pub(crate) outlet: Option<&'a Outlet>,
 }
 
 impl Call<'_> {
@@ -46,6 +50,13 @@ impl Channel {
         }
     }
 
+    /// Gives a blank runtime its function; only ours can be blank.
+    pub(crate) async fn r#become(&mut self, environment: &[(String, String)]) {
+        if let Self::Stock(stock) = self {
+            stock.r#become(environment).await;
+        }
+    }
+
     /// Hands an invocation over.
     pub(crate) fn begin(&mut self, call: &Call<'_>) {
         match self {
@@ -54,10 +65,11 @@ impl Channel {
         }
     }
 
-    /// Waits for the answer; for ever if what runs inside is gone.
-    pub(crate) async fn answer(&mut self) -> Answer {
+    /// Waits for the answer; for ever if what runs inside is gone. A streamed one goes to the call's
+    /// outlet, if it has one.
+    pub(crate) async fn answer(&mut self, call: &Call<'_>) -> Answer {
         match self {
-            Self::Stock(stock) => stock.answer().await,
+            Self::Stock(stock) => stock.answer(call.outlet).await,
             Self::Custom(custom) => custom.answer().await,
         }
     }

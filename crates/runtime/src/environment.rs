@@ -25,7 +25,6 @@ const LIBRARIES: &str = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runti
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) function: &'a Function,
-    pub(crate) version: &'a str,
     pub(crate) credentials: &'a Credentials,
     /// What serves, which may be a substitute for what the function asks for.
     pub(crate) serving: RuntimeId,
@@ -37,7 +36,7 @@ pub(crate) struct Source<'a> {
 
 /// Composes the whole environment, sorted by key.
 pub(crate) fn compose(source: &Source<'_>) -> Vec<(String, String)> {
-    let mut variables = defaults(source);
+    let mut variables = defaults(source.serving, source.endpoint_port);
     if let Some(own) = &source.function.config.environment {
         variables.extend(own.0.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
@@ -50,11 +49,34 @@ pub(crate) fn compose(source: &Source<'_>) -> Vec<(String, String)> {
     variables.into_iter().collect()
 }
 
+/// The environment with which a stock runtime starts that has no function yet.
+pub(crate) fn blank(serving: RuntimeId, endpoint_port: u16) -> Vec<(String, String)> {
+    defaults(serving, endpoint_port).into_iter().collect()
+}
+
+/// Whether a runtime that was started with the environment `of_blank` does as well with the `wanted`
+/// one as if it had been started with that: not if they differ in something that is read once.
+pub(crate) fn suits(wanted: &[(String, String)], of_blank: &[(String, String)]) -> bool {
+    let at_start = |list: &[(String, String)]| -> Vec<(String, String)> {
+        list.iter().filter(|(name, _)| is_read_at_start(name)).cloned().collect()
+    };
+    at_start(wanted) == at_start(of_blank)
+}
+
+/// Whether the dynamic loader, libc, OpenSSL or an interpreter reads a variable when it starts. The
+/// Python interpreters run with `-I` and read none of their own.
+fn is_read_at_start(name: &str) -> bool {
+    const PREFIXES: [&str; 8] =
+        ["LD_", "GLIBC_", "MALLOC_", "LC_", "LANG", "OPENSSL_", "UV_", "NODE_"];
+    name == EXEC_WRAPPER
+        || (name != "NODE_ENV" && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
 /// What the function's owner may change.
-fn defaults(source: &Source<'_>) -> BTreeMap<String, String> {
-    let major = source.serving.version.0;
+fn defaults(serving: RuntimeId, endpoint_port: u16) -> BTreeMap<String, String> {
+    let major = serving.version.0;
     let mut variables = vec![
-        ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", source.endpoint_port)),
+        ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{endpoint_port}")),
         ("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned()),
         ("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000".to_owned()),
         ("LANG", "en_US.UTF-8".to_owned()),
@@ -63,7 +85,7 @@ fn defaults(source: &Source<'_>) -> BTreeMap<String, String> {
         ("PWD", TASK_ROOT.to_owned()),
         ("TZ", ":UTC".to_owned()),
     ];
-    match source.serving.family {
+    match serving.family {
         Family::Python => variables.push(("PYTHONPATH", RUNTIME_DIR.to_owned())),
         Family::Node => variables.push((
             "NODE_PATH",
@@ -74,7 +96,7 @@ fn defaults(source: &Source<'_>) -> BTreeMap<String, String> {
         )),
         Family::Provided => {}
     }
-    if source.serving.family != Family::Provided {
+    if serving.family != Family::Provided {
         variables.push(("SHLVL", "0".to_owned()));
     }
     variables.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -82,7 +104,7 @@ fn defaults(source: &Source<'_>) -> BTreeMap<String, String> {
 
 /// What only the platform sets; a key without a value is one that must not be there.
 fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
-    let Source { function, version, credentials, .. } = source;
+    let Source { function, credentials, .. } = source;
     let config = &function.config;
     let region = function.key.region.to_string();
     let secret = credentials.secret_access_key.expose().clone();
@@ -96,7 +118,7 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
         ("AWS_DEFAULT_REGION", Some(region)),
         ("AWS_EXECUTION_ENV", is_stock.then(|| format!("AWS_Lambda_{}", config.runtime))),
         ("AWS_LAMBDA_FUNCTION_NAME", Some(function.key.name.to_string())),
-        ("AWS_LAMBDA_FUNCTION_VERSION", Some((*version).to_owned())),
+        ("AWS_LAMBDA_FUNCTION_VERSION", Some(function.version.to_string())),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", Some(config.memory_mb.to_string())),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", Some("on-demand".to_owned())),
         ("AWS_LAMBDA_LOG_GROUP_NAME", Some(format!("/aws/lambda/{}", function.key.name))),
@@ -134,7 +156,6 @@ mod tests {
         };
         let source = Source {
             function: &function,
-            version: "$LATEST",
             credentials: &credentials,
             serving: function.config.runtime,
             log_stream: "2026/11/21/[$LATEST]abc",
@@ -191,6 +212,25 @@ mod tests {
             "/opt/nodejs/node20/node_modules:/opt/nodejs/node_modules:\
              /var/runtime/node_modules:/var/runtime:/var/task"
         );
+    }
+
+    #[test]
+    fn a_blank_runtime_suits_whoever_changes_nothing_that_is_read_at_start() {
+        let suits = |runtime: &str, own: &[(&str, &str)]| {
+            let wanted: Vec<_> = composed(runtime, own).into_iter().collect();
+            super::suits(&wanted, &blank(runtime.parse().expect("known"), 9002))
+        };
+        for runtime in ["python3.11", "nodejs20.x"] {
+            let same = ("LANG", "en_US.UTF-8");
+            let own = [("TZ", "Europe/Berlin"), ("TABLE", "x"), ("NODE_ENV", "production"), same];
+            assert!(suits(runtime, &[]) && suits(runtime, &own));
+            for name in ["LANG", "LC_ALL", "LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES"] {
+                assert!(!suits(runtime, &[(name, "other")]), "{name}");
+            }
+            for name in ["NODE_OPTIONS", "NODE_PATH", "UV_THREADPOOL_SIZE", EXEC_WRAPPER] {
+                assert!(!suits(runtime, &[(name, "other")]), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use lacewing_sandbox::NAMESERVER;
+
 /// Files with a content of our own. The user is the one that functions see on AWS Lambda.
 const FILES: &[(&str, &str)] = &[
     (
@@ -20,7 +22,6 @@ const FILES: &[(&str, &str)] = &[
     ("group", "root:x:0:\nsbx_user1051:x:990:\nnogroup:x:65534:\n"),
     ("hosts", "127.0.0.1 localhost\n127.0.0.1 sandbox.localdomain sandbox\n::1 localhost\n"),
     ("hostname", "sandbox\n"),
-    ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"),
     ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n"),
 ];
 
@@ -41,6 +42,9 @@ pub(crate) fn make(host: &Path, into: &Path) -> io::Result<()> {
     for (name, text) in FILES {
         fs::write(into.join(name), text)?;
     }
+    // The relay; without a way out there is none, and no route that leads to it.
+    let resolver = format!("nameserver {NAMESERVER}\noptions timeout:2 attempts:2\n");
+    fs::write(into.join("resolv.conf"), resolver)?;
     for name in COPIED {
         copy_entry(&host.join(name), &into.join(name))?;
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use lacewing_model::usage::Ending;
-use lacewing_model::{FunctionError, RequestId, limits};
+use lacewing_model::{ByteSize, FunctionError, RequestId, limits};
 
 use crate::platform_log::{self, Status};
 use crate::process::End;
@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     Entrypoint(String),
     /// The answer is too large.
     TooLarge,
+    /// The streamed answer is too large.
+    StreamTooLarge,
     /// What the runtime sent is no answer.
     Broken,
     /// A part of ours failed.
@@ -43,16 +45,18 @@ impl Failure {
             Self::Ended(End::NotRun(message)) => worded(&not_run(message)),
             Self::Ended(end) => worded(&exit_reason(end)),
             Self::Entrypoint(message) => worded(message),
-            Self::TooLarge => {
-                let most = limits::SYNC_RESPONSE.as_bytes();
-                let message = format!(
-                    "Response payload size exceeded maximum allowed payload size ({most} bytes)."
-                );
-                FunctionError::of_platform(self.error_type(), &message)
-            }
+            Self::TooLarge => self.too_large(limits::SYNC_RESPONSE),
+            Self::StreamTooLarge => self.too_large(limits::STREAMED_RESPONSE),
             Self::Broken => worded("Runtime sent an answer that could not be understood"),
             Self::Platform(_) => worded("The sandbox could not be started"),
         }
+    }
+
+    fn too_large(&self, most: ByteSize) -> FunctionError {
+        let most = most.as_bytes();
+        let message =
+            format!("Response payload size exceeded maximum allowed payload size ({most} bytes).");
+        FunctionError::of_platform(self.error_type(), &message)
     }
 
     /// The type in log lines, and in errors that the platform words.
@@ -62,7 +66,7 @@ impl Failure {
             Self::Timeout => "Sandbox.Timedout",
             Self::Ended(End::NotRun(_)) | Self::Entrypoint(_) => "Runtime.InvalidEntrypoint",
             Self::Ended(_) => "Runtime.ExitError",
-            Self::TooLarge => "Function.ResponseSizeTooLarge",
+            Self::TooLarge | Self::StreamTooLarge => "Function.ResponseSizeTooLarge",
             Self::Broken => "Runtime.Unknown",
             Self::Platform(_) => "Sandbox.Failure",
         }
@@ -84,7 +88,7 @@ impl Failure {
             Self::Timeout => Ending::Timeout,
             Self::Ended(End::OutOfMemory) => Ending::OutOfMemory,
             Self::Ended(_) | Self::Entrypoint(_) | Self::Broken => Ending::Exited,
-            Self::TooLarge => Ending::ResponseTooLarge,
+            Self::TooLarge | Self::StreamTooLarge => Ending::ResponseTooLarge,
             Self::Platform(_) => Ending::PlatformFault,
         }
     }

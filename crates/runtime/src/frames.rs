@@ -4,7 +4,7 @@
 //! A string inside a body is `u32 little-endian length | UTF-8`. An invocation's six strings come as
 //! one, joined by NUL, which a bootstrap takes apart with one call. Both directions share one stream
 //! socket, and one invocation at most is under way: a frame that comes while none is, other than
-//! the first `Ready` or `InitError`, shows a broken bootstrap, and its Instance must not be reused.
+//! the first `Ready` or `InitError` (a blank bootstrap says `Ready` before it has a function, too), shows a broken bootstrap, and its Instance must not be reused.
 //!
 //! Here are pure functions and an incremental decoder over a byte buffer. They never do IO, never
 //! read a payload, and never reserve memory for bytes that a peer has announced but not sent.
@@ -16,6 +16,8 @@ use thiserror::Error;
 
 use lacewing_model::limits::SYNC_RESPONSE;
 
+use crate::stream::PIECE;
+
 /// Most bytes that a frame of a bootstrap may have beside the largest response: strings and kind.
 const ENVELOPE: u64 = 64 * 1024;
 /// A longer frame is skipped and told as [`FromBootstrap::TooLarge`].
@@ -26,6 +28,7 @@ const LENGTH: usize = 4;
 /// Kinds of frames to the bootstrap.
 mod to_bootstrap {
     pub(super) const INVOKE: u8 = 1;
+    pub(super) const BECOME: u8 = 2;
 }
 
 /// Kinds of frames from the bootstrap.
@@ -34,6 +37,9 @@ mod from_bootstrap {
     pub(super) const INIT_ERROR: u8 = 2;
     pub(super) const RESPONSE: u8 = 3;
     pub(super) const ERROR: u8 = 4;
+    pub(super) const STREAM: u8 = 5;
+    pub(super) const PIECE: u8 = 6;
+    pub(super) const END: u8 = 7;
 }
 
 /// One invocation as the bootstrap is told of it. What does not apply is an empty string; a string
@@ -56,6 +62,20 @@ pub struct Invoke<'a> {
     pub tenant_id: &'a str,
 }
 
+/// Writes the frame that gives a blank bootstrap its function: the whole environment, as `NAME=value`
+/// joined by NUL, which neither may have.
+///
+/// # Panics
+/// If it would not fit the length field. The API bounds an environment to 4 KB.
+pub fn encode_become(environment: &[(String, String)], into: &mut BytesMut) {
+    let pairs: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let body = pairs.join("\0");
+    into.reserve(LENGTH + 1 + body.len());
+    put_length(into, 1 + body.len());
+    into.put_u8(to_bootstrap::BECOME);
+    into.put_slice(body.as_bytes());
+}
+
 /// What a bootstrap says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromBootstrap {
@@ -65,8 +85,14 @@ pub enum FromBootstrap {
     InitError(Failure),
     /// The handler returned this payload.
     Response(Bytes),
-    /// The handler failed.
+    /// The handler failed; after `Stream`, on the way.
     Error(Failure),
+    /// The handler has begun to stream a response of this content type.
+    Stream(Bytes),
+    /// A part of it, of at most 64 KiB.
+    Piece(Bytes),
+    /// It is whole.
+    End,
     /// A frame of so many bytes was longer than any response may be, and was skipped.
     TooLarge(u64),
 }
@@ -89,6 +115,9 @@ pub enum FrameError {
     /// A frame of a kind that does not exist.
     #[error("a frame from the bootstrap has the unknown kind {0}")]
     UnknownKind(u8),
+    /// A part of a streamed response that is longer than one may be.
+    #[error("a piece of a response has {0} bytes")]
+    LongPiece(usize),
     /// A string that is longer than its frame, or not UTF-8.
     #[error("a string in a frame from the bootstrap is broken")]
     BrokenString,
@@ -199,6 +228,10 @@ fn parse(mut body: Bytes) -> Result<FromBootstrap, FrameError> {
         from_bootstrap::INIT_ERROR => failure(body).map(FromBootstrap::InitError),
         from_bootstrap::RESPONSE => Ok(FromBootstrap::Response(body)),
         from_bootstrap::ERROR => failure(body).map(FromBootstrap::Error),
+        from_bootstrap::STREAM => Ok(FromBootstrap::Stream(body)),
+        from_bootstrap::PIECE if body.len() > PIECE => Err(FrameError::LongPiece(body.len())),
+        from_bootstrap::PIECE => Ok(FromBootstrap::Piece(body)),
+        from_bootstrap::END => Ok(FromBootstrap::End),
         kind => Err(FrameError::UnknownKind(kind)),
     }
 }

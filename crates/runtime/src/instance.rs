@@ -14,7 +14,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use lacewing_model::usage::Ending;
-use lacewing_model::{ByteSize, Invocation, Outcome, Result, limits};
+use lacewing_model::{ByteSize, FunctionError, Invocation, Outcome, Result, limits};
+
+use lacewing_sandbox::{Freezer, Traffic};
 
 use crate::channel::{Answer, Call, Readiness};
 use crate::failure::Failure;
@@ -22,6 +24,7 @@ use crate::log::LogWriter;
 use crate::platform_log::{self, Phase, Report, Status};
 use crate::process::{End, First, Process, StartError};
 use crate::starter::Blueprint;
+use crate::stream::Outlet;
 
 /// One running sandbox of one version; serves one invocation at a time.
 #[derive(Debug)]
@@ -33,6 +36,10 @@ pub struct Instance {
     init: Option<Duration>,
     /// What it used when it was last measured.
     memory: ByteSize,
+    /// Bytes of its present process that a record has told, or is about to.
+    told: Traffic,
+    /// Bytes that no record has told.
+    untold: Traffic,
 }
 
 /// What there is to serve an invocation.
@@ -49,8 +56,10 @@ enum Body {
 /// How one invocation went.
 #[derive(Debug)]
 pub struct Completion {
-    /// What the caller gets.
+    /// What the caller gets; what went to an outlet is not in it.
     pub outcome: Outcome,
+    /// Bytes that went to an outlet.
+    pub streamed: u64,
     /// The same for metering.
     pub ending: Ending,
     /// The last 4 KB of the invocation's log, when they were wanted.
@@ -63,6 +72,8 @@ pub struct Completion {
     pub init: Option<Duration>,
     /// Most memory that the Instance has used so far.
     pub max_memory: ByteSize,
+    /// Bytes of the network since the Instance's last completion.
+    pub traffic: Traffic,
 }
 
 /// What is known at the end of an invocation.
@@ -79,8 +90,16 @@ impl Instance {
     /// # Errors
     /// Only for a fault of the platform.
     pub(crate) async fn start(blueprint: Blueprint, log: LogWriter) -> Result<Self> {
-        let mut instance =
-            Self { blueprint, log, body: Body::Cold, init: None, memory: ByteSize::ZERO };
+        let (told, untold) = (Traffic::default(), Traffic::default());
+        let mut instance = Self {
+            blueprint,
+            log,
+            body: Body::Cold,
+            init: None,
+            memory: ByteSize::ZERO,
+            told,
+            untold,
+        };
         instance.log.platform(instance.blueprint.init_start_line());
         let (began, result) = instance.initialise(Instant::now() + limits::INIT_TIMEOUT).await;
         match result {
@@ -95,11 +114,18 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Serves one invocation.
+    /// Serves one invocation; a response that is streamed becomes a whole one.
     pub async fn invoke(&mut self, call: &Invocation) -> Completion {
+        self.invoke_to(call, None).await
+    }
+
+    /// The same for a caller who wants a response that is streamed as it comes: it goes to the outlet,
+    /// if there is one.
+    pub async fn invoke_to(&mut self, call: &Invocation, outlet: Option<&Outlet>) -> Completion {
         let began = Instant::now();
         let limit = self.blueprint.timeout();
-        let invocation = Call { invocation: call, deadline: self.blueprint.now().plus(limit) };
+        let deadline = self.blueprint.now().plus(limit);
+        let invocation = Call { invocation: call, deadline, outlet };
         self.log.begin(call.request_id, call.wants_log_tail);
         let verdict = match self.ready_process(began + limit).await {
             Ok(process) => self.serve(process, &invocation, began + limit).await,
@@ -108,7 +134,8 @@ impl Instance {
                 Verdict { result: Err(failure), peak: self.memory }
             }
         };
-        self.complete(call, verdict, began.elapsed().min(limit))
+        let streamed = outlet.map_or(0, Outlet::size);
+        self.complete(call, verdict, began.elapsed().min(limit), streamed)
     }
 
     /// Whether it can serve another invocation, as far as its last one told; asks nobody.
@@ -134,6 +161,19 @@ impl Instance {
         }
     }
 
+    /// What stops and continues its processes, where that can be done.
+    pub fn freezer(&self) -> Option<Freezer> {
+        match &self.body {
+            Body::Ready(process) => process.freezer(),
+            Body::Cold | Body::Spent => None,
+        }
+    }
+
+    /// Whether something was written since its last invocation.
+    pub fn has_unread_output(&self) -> bool {
+        matches!(&self.body, Body::Ready(process) if process.has_unread_output())
+    }
+
     /// The generation of the function it runs.
     pub fn generation(&self) -> u64 {
         self.blueprint.function().generation
@@ -153,6 +193,7 @@ impl Instance {
             if process.is_alive() {
                 return Ok(process);
             }
+            self.count(&process, true);
             process.kill(&mut self.log).await;
             self.init = None;
         }
@@ -183,6 +224,7 @@ impl Instance {
             First::Deadline => Failure::Timeout,
         };
         self.memory = self.peak(&process, Some(&failure));
+        self.count(&process, true);
         process.kill(&mut self.log).await;
         (began, Err(failure))
     }
@@ -196,6 +238,14 @@ impl Instance {
         }
     }
 
+    /// Notes what a process sent and received; it is the `last` time before the process ends.
+    fn count(&mut self, process: &Process, last: bool) {
+        let now = process.traffic();
+        self.untold.received += now.received.saturating_sub(self.told.received);
+        self.untold.sent += now.sent.saturating_sub(self.told.sent);
+        self.told = if last { Traffic::default() } else { now };
+    }
+
     /// Runs one invocation in a process; keeps the process if it can serve again.
     async fn serve(
         &mut self,
@@ -206,13 +256,17 @@ impl Instance {
         self.log_start(call.invocation);
         let (result, is_spent) = match process.run(call, deadline, &mut self.log).await {
             First::Came(Answer::Returned(payload)) => (Ok(payload), false),
+            First::Came(Answer::Streamed) => (Ok(Bytes::new()), false),
+            First::Came(Answer::StreamTooLarge) => (Err(Failure::StreamTooLarge), true),
             First::Came(Answer::Failed(error)) => (Err(Failure::Reported(error)), false),
+            First::Came(Answer::Truncated) => (Err(Failure::Reported(truncated())), false),
             First::Came(Answer::TooLarge) => (Err(Failure::TooLarge), false),
             First::Came(Answer::Broken) => (Err(Failure::Broken), true),
             First::Ended(end) => (Err(Failure::Ended(end)), true),
             First::Deadline => (Err(Failure::Timeout), true),
         };
         let peak = self.peak(&process, result.as_ref().err());
+        self.count(&process, is_spent);
         if is_spent {
             process.kill(&mut self.log).await;
         } else {
@@ -222,7 +276,13 @@ impl Instance {
     }
 
     /// Writes the closing lines and sums up.
-    fn complete(&mut self, call: &Invocation, verdict: Verdict, spent: Duration) -> Completion {
+    fn complete(
+        &mut self,
+        call: &Invocation,
+        verdict: Verdict,
+        spent: Duration,
+        streamed: u64,
+    ) -> Completion {
         let Verdict { result, peak } = verdict;
         self.memory = peak;
         let limit = self.blueprint.timeout();
@@ -259,14 +319,30 @@ impl Instance {
             }
         };
         let log_tail = self.log.finish();
-        Completion { outcome, ending, log_tail, duration, billed, init, max_memory: peak }
+        let traffic = std::mem::take(&mut self.untold);
+        Completion {
+            outcome,
+            streamed,
+            ending,
+            log_tail,
+            duration,
+            billed,
+            init,
+            max_memory: peak,
+            traffic,
+        }
     }
 
     fn log_start(&mut self, call: &Invocation) {
-        self.log.platform(platform_log::start(call.request_id, self.blueprint.version()));
+        self.log.platform(platform_log::start(call.request_id, self.blueprint.function().version));
     }
 
     fn log_init(&mut self, took: Duration, phase: Phase, failure: &Failure) {
         self.log.platform(platform_log::init_report(took, phase, failure.status()));
     }
+}
+
+fn truncated() -> FunctionError {
+    let message = "The runtime ended its response early.";
+    FunctionError::of_platform("Runtime.TruncatedResponse", message)
 }

@@ -11,8 +11,8 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use lacewing_model::{Family, FunctionConfig, RuntimeId, limits};
-use lacewing_sandbox::{CpuQuota, Identity, Limits, Mount, Spec, TmpFs};
+use lacewing_model::{Family, Network, RuntimeId, limits};
+use lacewing_sandbox::{CpuQuota, Furnishing, Identity, Limits, Mount, Spec, TmpFs};
 
 use crate::environment::{EXEC_WRAPPER, RUNTIME_API_PORT, RUNTIME_DIR, TASK_ROOT};
 use crate::etc;
@@ -27,6 +27,8 @@ const BOOTSTRAPS: &[(&str, &str)] = &[
     (PYTHON_BOOTSTRAP, include_str!("../bootstraps/python/bootstrap.py")),
     (NODE_BOOTSTRAP, include_str!("../bootstraps/node/bootstrap.cjs")),
 ];
+/// The argument of a bootstrap that has no function yet.
+const BLANK: &str = "blank";
 /// Where the interpreter is inside.
 const LANGUAGE: &str = "/var/lang";
 /// What the host's own packages install; visible inside at the same place.
@@ -43,6 +45,8 @@ const SHARED: &str = "shared";
 /// The shared part of all sandboxes' file systems.
 #[derive(Debug)]
 pub(crate) struct Layout {
+    /// Holds all of the below.
+    directory: PathBuf,
     etc: PathBuf,
     bootstraps: PathBuf,
     /// Names of the Python bootstrap in the form that one interpreter has compiled.
@@ -58,11 +62,14 @@ pub(crate) struct Layout {
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) name: String,
-    pub(crate) config: &'a FunctionConfig,
+    pub(crate) memory_mb: u32,
+    pub(crate) ephemeral_mb: u32,
     /// None for `provided.*`.
     pub(crate) interpreter: Option<&'a Interpreter>,
-    pub(crate) code: &'a Path,
+    /// None in a blank one.
+    pub(crate) code: Option<&'a Path>,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) network: Network,
 }
 
 // === Layout ===
@@ -95,17 +102,25 @@ impl Layout {
         }
         let stand_ins = stand_in(runtimes, Path::new(SYSTEM), &shared.join("stand-ins"))?;
         make_readable(&shared)?;
-        Ok(Self { etc, bootstraps, compiled, links, stand_ins, endpoint_port })
+        let directory = shared;
+        Ok(Self { directory, etc, bootstraps, compiled, links, stand_ins, endpoint_port })
+    }
+
+    /// The directories from which sandboxes get something, but for their code.
+    pub(crate) fn sources(&self, runtimes: &Runtimes) -> Vec<PathBuf> {
+        let of_own = runtimes.list().into_iter().filter(|one| !is_of_system(one));
+        let mut sources = vec![self.directory.clone()];
+        sources.extend(of_own.map(|one| one.prefix));
+        sources
     }
 
     /// Composes the sandbox of one Instance.
     pub(crate) fn spec(&self, parts: Parts<'_>) -> Spec {
-        let Parts { name, config, interpreter, code, environment } = parts;
-        let mut mounts = vec![
-            bind(&self.etc, "/etc", false),
-            bind(&self.bootstraps, RUNTIME_DIR, true),
-            bind(code, TASK_ROOT, true),
-        ];
+        let Parts { name, memory_mb, ephemeral_mb, interpreter, code, environment, network } =
+            parts;
+        let mut mounts =
+            vec![bind(&self.etc, "/etc", false), bind(&self.bootstraps, RUNTIME_DIR, true)];
+        mounts.extend(code.map(|code| bind(code, TASK_ROOT, true)));
         if let Some(interpreter) = interpreter {
             let linked = self.links.get(&interpreter.runtime);
             mounts.push(bind(linked.unwrap_or(&interpreter.prefix), LANGUAGE, true));
@@ -116,20 +131,43 @@ impl Layout {
         if interpreter.is_none() {
             listeners.push(RUNTIME_API_PORT);
         }
-        let bytes = u64::from(config.ephemeral_mb) << 20;
+        let mut argv = arguments(memory_mb, interpreter, &self.compiled, &environment);
+        let mut limits = limits_of(memory_mb);
+        if code.is_none() {
+            argv.push(BLANK.to_owned());
+            // The limit can be lowered later, and not raised.
+            limits.memory_bytes = u64::from(limits::MEMORY_MB.2) << 20;
+        }
         Spec {
             name,
             hostname: "sandbox".to_owned(),
-            argv: arguments(config, interpreter, &self.compiled, &environment),
+            argv,
             env: environment,
             cwd: TASK_ROOT.to_owned(),
             mounts,
-            tmp: TmpFs { bytes, inodes: bytes / BYTES_PER_INODE },
+            tmp: tmp_of(ephemeral_mb),
             identity: Identity::default(),
-            limits: limits_of(config),
+            limits,
             listeners,
+            network: match network {
+                Network::None => lacewing_sandbox::Network::None,
+                Network::Egress => lacewing_sandbox::Network::Egress,
+            },
+            is_blank: code.is_none(),
         }
     }
+
+    /// What makes a blank sandbox that of a function.
+    pub(crate) fn furnishing(code: &Path, memory_mb: u32) -> Furnishing {
+        Furnishing { mounts: vec![bind(code, TASK_ROOT, true)], limits: limits_of(memory_mb) }
+    }
+}
+
+/// The `/tmp` of a function with so many MB of ephemeral storage.
+#[must_use]
+pub fn tmp_of(ephemeral_mb: u32) -> TmpFs {
+    let bytes = u64::from(ephemeral_mb) << 20;
+    TmpFs { bytes, inodes: bytes / BYTES_PER_INODE }
 }
 
 /// Whether an interpreter is visible inside at its own path.
@@ -213,7 +251,7 @@ fn bind(source: &Path, target: &str, exec: bool) -> Mount {
 /// The command line: the interpreter with our bootstrap, behind the function's wrapper if it has
 /// one, or the function's own `bootstrap`.
 fn arguments(
-    config: &FunctionConfig,
+    memory_mb: u32,
     interpreter: Option<&Interpreter>,
     compiled: &BTreeMap<RuntimeId, String>,
     environment: &[(String, String)],
@@ -232,7 +270,7 @@ fn arguments(
         }
         // V8 sizes its heap by the machine's memory unless it is told the function's.
         Family::Node | Family::Provided => {
-            let old = config.memory_mb * 9 / 10;
+            let old = memory_mb * 9 / 10;
             arguments.push(format!("--max-old-space-size={old}"));
             arguments.push(format!("{RUNTIME_DIR}/{NODE_BOOTSTRAP}"));
         }
@@ -256,8 +294,8 @@ fn program(interpreter: &Interpreter, prefix: &Path) -> PathBuf {
     prefix.join(inside.expect("discovery refuses an interpreter outside its prefix"))
 }
 
-fn limits_of(config: &FunctionConfig) -> Limits {
-    let share = u64::from(config.memory_mb);
+fn limits_of(memory_mb: u32) -> Limits {
+    let share = u64::from(memory_mb);
     let whole = u64::from(limits::MEMORY_MB_PER_VCPU);
     let weight = (share * 100 / whole).clamp(1, 10_000);
     Limits {
@@ -268,7 +306,9 @@ fn limits_of(config: &FunctionConfig) -> Limits {
         open_files: limits::OPEN_FILES,
         memlock: 64 * 1024,
         stack: 8 << 20,
-        core: 10 << 30,
+        // Not 0: by exactly 1 the kernel starts no core pattern's program either, see core(5) and
+        // fs/coredump.c. It would run as root of the host over a hostile process.
+        core: 1,
         nproc: Some(limits::USER_PROCESSES),
     }
 }
@@ -292,8 +332,8 @@ mod tests {
         let environment: Vec<_> =
             wrapper.map(|path| (EXEC_WRAPPER.to_owned(), path.to_owned())).into_iter().collect();
         let compiled = BTreeMap::from([(RuntimeId::python(3, 13), "compiled.pyc".to_owned())]);
-        let config = testing::function(runtime).config;
-        arguments(&config, interpreter, &compiled, &environment).join(" ")
+        let memory_mb = testing::function(runtime).config.memory_mb;
+        arguments(memory_mb, interpreter, &compiled, &environment).join(" ")
     }
 
     #[test]
@@ -327,14 +367,11 @@ mod tests {
 
     #[test]
     fn processor_time_follows_memory() {
-        let mut config = testing::function("python3.11").config;
-        config.memory_mb = limits::MEMORY_MB_PER_VCPU;
-        let whole = limits_of(&config);
+        let whole = limits_of(limits::MEMORY_MB_PER_VCPU);
         assert_eq!(whole.cpu_weight, 100);
         assert_eq!(whole.cpu_quota, Some(CpuQuota { quota_us: PERIOD_US, period_us: PERIOD_US }));
-        config.memory_mb = 128;
-        assert_eq!(limits_of(&config).cpu_weight, 7);
-        assert_eq!(limits_of(&config).memory_bytes, 128 << 20);
+        assert_eq!(limits_of(128).cpu_weight, 7);
+        assert_eq!(limits_of(128).memory_bytes, 128 << 20);
     }
 
     #[test]
@@ -386,15 +423,23 @@ mod tests {
     fn an_interpreter_outside_usr_is_mounted_and_one_inside_is_linked() {
         let run = tempfile::tempdir().expect("a directory");
         let layout = Layout::prepare(run.path(), &Runtimes::default(), 9002).expect("prepared");
-        let function = testing::function("python3.12");
         let python = interpreter(RuntimeId::python(3, 12), "/x/py", "/x/py/bin/python3.12");
-        let spec = layout.spec(Parts {
+        let parts = |code| Parts {
             name: "one".to_owned(),
-            config: &function.config,
+            memory_mb: 128,
+            ephemeral_mb: 512,
             interpreter: Some(&python),
-            code: Path::new("/code"),
+            code,
             environment: Vec::new(),
-        });
+            network: Network::Egress,
+        };
+        let spec = layout.spec(parts(Some(Path::new("/code"))));
+        let blank = layout.spec(parts(None));
+        assert_eq!((spec.is_blank, blank.is_blank), (false, true));
+        assert_eq!(blank.argv.last().map(String::as_str), Some(BLANK));
+        assert!(
+            !blank.mounts.iter().any(|mount| *mount == bind(Path::new("/code"), TASK_ROOT, true))
+        );
         assert!(spec.mounts.contains(&bind(Path::new("/x/py"), "/var/lang", true)));
         assert!(spec.mounts.contains(&bind(Path::new("/code"), "/var/task", true)));
         assert_eq!(spec.listeners, [9002]);

@@ -9,15 +9,19 @@
 //! It never parses a payload, never waits without a bound, and never runs two invocations in one
 //! Instance at a time. See `docs/lambda.md`.
 
+mod blanks;
 mod channel;
 mod endpoint;
 mod environment;
 mod etc;
 mod failure;
 pub mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod instance;
 mod layout;
 mod log;
+mod names;
 mod output;
 pub mod package;
 mod platform_log;
@@ -25,12 +29,17 @@ mod process;
 mod runtime_api;
 pub mod runtimes;
 mod starter;
+pub mod stream;
 pub mod telemetry_frames;
 #[cfg(test)]
 mod testing;
 
+pub use blanks::BlankCounts;
 pub use endpoint::{EndpointListener, EndpointListeners};
 pub use instance::{Completion, Instance};
+pub use lacewing_sandbox::{Freezer, Traffic};
+pub use layout::tmp_of;
 pub use log::{LogBatch, LogLine, LogReceiver};
+pub use names::NameRelay;
 pub use runtimes::{Interpreter, Resolved, Runtimes};
-pub use starter::{Options, StartRequest, Starter};
+pub use starter::{Options, Premises, StartRequest, Starter};

@@ -2,16 +2,22 @@
 //!
 //! One [`LogWriter`] belongs to one Instance. It cuts what the function prints into lines, keeps
 //! framed records whole, and sends what it has at the end of each invocation. It never waits: if
-//! nobody takes the batches, records are lost, counted, and the loss is written into the log.
+//! nobody takes the batches, or its function has had its share of them ([`share`]), records are lost,
+//! counted, and the loss is written into the log.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use lacewing_model::{Clock, FunctionKey, RequestId, Timestamp, limits};
+
+use share::{Part, Share, Shares};
+
+mod share;
 
 /// Batches that may wait to be taken.
 const WAITING: usize = 8_192;
@@ -21,6 +27,8 @@ const WAITING_KB: usize = 64 * 1024;
 const BATCH: usize = 64 * 1024;
 /// Bytes that one Instance keeps while nobody takes its batches.
 const KEPT: usize = 1024 * 1024;
+/// Of them, what an invocation ends with: its last two platform lines and a little more.
+const END: usize = 1024;
 /// A longer line is cut.
 const LINE: usize = 64 * 1024;
 /// A record that claims to be older was not written by this Instance.
@@ -52,25 +60,31 @@ pub struct LogBatch {
 
 /// Gives the log batches of all Instances.
 #[derive(Debug)]
-pub struct LogReceiver(mpsc::Receiver<Waiting>);
+pub struct LogReceiver {
+    batches: mpsc::Receiver<Waiting>,
+    lost: Arc<AtomicU64>,
+}
 
 /// Takes the batches of all Instances.
 #[derive(Clone, Debug)]
 pub(crate) struct LogSender {
     batches: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    lost: Arc<AtomicU64>,
 }
 
 /// A batch, with the room that it takes until somebody takes it.
 #[derive(Debug)]
 struct Waiting {
     batch: LogBatch,
-    _room: OwnedSemaphorePermit,
+    _room: [OwnedSemaphorePermit; 2],
 }
 
 /// Writes the log of one Instance.
 pub(crate) struct LogWriter {
     sender: LogSender,
+    share: Arc<Share>,
     clock: Arc<dyn Clock>,
     function: FunctionKey,
     stream: String,
@@ -86,19 +100,32 @@ pub(crate) struct LogWriter {
 /// Makes the two ends.
 pub(crate) fn channel() -> (LogSender, LogReceiver) {
     let (batches, receiver) = mpsc::channel(WAITING);
-    let sender = LogSender { batches, room: Arc::new(Semaphore::new(WAITING_KB)) };
-    (sender, LogReceiver(receiver))
+    let lost = Arc::new(AtomicU64::new(0));
+    let sender = LogSender {
+        batches,
+        room: Arc::new(Semaphore::new(WAITING_KB)),
+        shares: Arc::default(),
+        lost: Arc::clone(&lost),
+    };
+    (sender, LogReceiver { batches: receiver, lost })
 }
 
 // === LogSender ===
 
 impl LogSender {
-    /// The place of a batch and the room for its bytes, if there is both.
-    fn reserve(&self, bytes: usize) -> Option<(mpsc::Permit<'_, Waiting>, OwnedSemaphorePermit)> {
+    /// The place of a batch and the room for its bytes, if there is both, and the rate allows it.
+    fn reserve(
+        &self,
+        share: &Share,
+        part: Part,
+        bytes: usize,
+        now: Timestamp,
+    ) -> Option<(mpsc::Permit<'_, Waiting>, [OwnedSemaphorePermit; 2])> {
         let permit = self.batches.try_reserve().ok()?;
         let kilobytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
+        let own = share.room(part, kilobytes)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(kilobytes).ok()?;
-        Some((permit, room))
+        share.take(bytes, now).then_some((permit, [own, room]))
     }
 }
 
@@ -107,21 +134,27 @@ impl LogSender {
 impl LogReceiver {
     /// Waits for the next batch; `None` when no Instance can write any more.
     pub async fn next(&mut self) -> Option<LogBatch> {
-        self.0.recv().await.map(|waiting| waiting.batch)
+        self.batches.recv().await.map(|waiting| waiting.batch)
     }
 
     /// Waits for at least one batch and takes at most `limit`; 0 when none can come any more.
     pub async fn next_many(&mut self, batches: &mut Vec<LogBatch>, limit: usize) -> usize {
         let mut taken = Vec::new();
-        let count = self.0.recv_many(&mut taken, limit).await;
+        let count = self.batches.recv_many(&mut taken, limit).await;
         batches.extend(taken.into_iter().map(|waiting| waiting.batch));
         count
     }
 
     /// Takes what is there, at most `limit`, without waiting.
     pub fn take_waiting(&mut self, batches: &mut Vec<LogBatch>, limit: usize) {
-        let waiting = std::iter::from_fn(|| self.0.try_recv().ok().map(|waiting| waiting.batch));
-        batches.extend(waiting.take(limit));
+        let next = || self.batches.try_recv().ok().map(|waiting| waiting.batch);
+        batches.extend(std::iter::from_fn(next).take(limit));
+    }
+
+    /// Records that were lost since the start, because nobody took them in time or their function
+    /// wrote more than its share.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -135,6 +168,7 @@ impl LogWriter {
         stream: String,
     ) -> Self {
         Self {
+            share: sender.shares.of(&function),
             sender,
             clock,
             function,
@@ -160,6 +194,7 @@ impl LogWriter {
         self.end_line();
         self.request_id = None;
         self.flush();
+        self.flush_end();
         let mut tail = self.tail.take()?;
         let surplus = tail.len().saturating_sub(limits::LOG_TAIL);
         Some(tail.split_off(surplus).into())
@@ -168,6 +203,11 @@ impl LogWriter {
     /// A line of the platform's own.
     pub(crate) fn platform(&mut self, line: String) {
         self.end_line();
+        while self.pending_bytes + line.len() > KEPT && !self.pending.is_empty() {
+            let oldest = self.pending.remove(0);
+            self.pending_bytes -= oldest.text.len() + OVERHEAD;
+            self.count_lost(1);
+        }
         self.push(self.clock.now(), line.into());
     }
 
@@ -200,19 +240,50 @@ impl LogWriter {
 
     /// Sends what there is, if anybody takes it.
     pub(crate) fn flush(&mut self) {
+        self.flush_part(Part::Output);
+    }
+
+    fn flush_part(&mut self, part: Part) {
         if self.pending.is_empty() {
             return;
         }
-        let Some((permit, room)) = self.sender.reserve(self.pending_bytes) else { return };
+        let (share, now) = (&self.share, self.clock.now());
+        let Some((permit, room)) = self.sender.reserve(share, part, self.pending_bytes, now) else {
+            return;
+        };
         let mut lines = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         if self.lost > 0 {
             let text = format!("LACEWING_WARNING: {} log records were lost.", self.lost);
-            lines.push(LogLine { at: self.clock.now(), request_id: None, text: text.into() });
+            lines.push(LogLine { at: now, request_id: None, text: text.into() });
             self.lost = 0;
         }
         let (function, stream) = (self.function.clone(), self.stream.clone());
         permit.send(Waiting { batch: LogBatch { function, stream, lines }, _room: room });
+    }
+
+    /// What an invocation ends with, and the word that records were lost, are sent though the function
+    /// has had its share: they are few, and nobody may come soon to send them.
+    fn flush_end(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut bytes = 0;
+        let is_of_the_end = |line: &&LogLine| {
+            bytes += line.text.len() + OVERHEAD;
+            bytes <= END
+        };
+        let kept = self.pending.iter().rev().take_while(is_of_the_end).count();
+        let dropped = self.pending.drain(..self.pending.len() - kept).count();
+        self.pending_bytes = self.pending.iter().map(|line| line.text.len() + OVERHEAD).sum();
+        self.count_lost(u64::try_from(dropped).unwrap_or(u64::MAX));
+        self.share.give_way(self.pending_bytes, self.clock.now());
+        self.flush_part(Part::End);
+    }
+
+    fn count_lost(&mut self, records: u64) {
+        self.lost += records;
+        self.sender.lost.fetch_add(records, Ordering::Relaxed);
     }
 
     fn extend_line(&mut self, at: Timestamp, mut bytes: &[u8]) {
@@ -240,7 +311,7 @@ impl LogWriter {
             }
         }
         if self.pending_bytes + text.len() > KEPT {
-            self.lost += 1;
+            self.count_lost(1);
             return;
         }
         self.pending_bytes += text.len() + OVERHEAD;

@@ -69,6 +69,13 @@ impl Output {
         self.read_text(log, Pipe::read);
     }
 
+    /// Whether something was written that has not been read.
+    pub(crate) fn has_unread(&self) -> bool {
+        let waits =
+            |pipe: &Pipe| rustix::io::ioctl_fionread(&pipe.end).is_ok_and(|bytes| bytes > 0);
+        waits(&self.text) || waits(&self.records)
+    }
+
     fn read_text(&mut self, log: &mut LogWriter, read: ReadFn) {
         let mut chunk = [0; CHUNK];
         let mut total = 0;

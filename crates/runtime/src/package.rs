@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -221,6 +222,8 @@ fn extract(temporary: &Temporary, archive: &Path, directory: PathBuf) -> Result<
     let tree = temporary.0.join("tree");
     let unpack = |error: io::Error| failed("unpack a package", error);
     fs::create_dir(&tree).map_err(unpack)?;
+    // Sandboxes run as other users than the server, whose umask may keep those out.
+    fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).map_err(unpack)?;
     let file = io::BufReader::new(fs::File::open(archive).map_err(unpack)?);
     let summary = lacewing_archive::extract(file, &tree, &CAPS)
         .map_err(|error| failed("unpack a package", error))?;

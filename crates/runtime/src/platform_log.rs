@@ -8,7 +8,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use lacewing_model::{Family, Region, RequestId, RuntimeId, Timestamp};
+use lacewing_model::{Family, Region, RequestId, RuntimeId, Timestamp, Version};
 
 /// In which phase an init ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(crate) fn init_report(init: Duration, phase: Phase, status: Status<'_>) -> S
 }
 
 /// `START`.
-pub(crate) fn start(request_id: RequestId, version: &str) -> String {
+pub(crate) fn start(request_id: RequestId, version: Version) -> String {
     format!("START RequestId: {request_id} Version: {version}")
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn task_timed_out(timeout: Duration) -> String {
 }
 
 /// The name of an Instance's log stream: `YYYY/MM/DD/[VERSION]HEX`.
-pub(crate) fn stream_name(at: Timestamp, version: &str, unique: uuid::Uuid) -> String {
+pub(crate) fn stream_name(at: Timestamp, version: Version, unique: uuid::Uuid) -> String {
     let date = at.to_jiff().strftime("%Y/%m/%d");
     format!("{date}/[{version}]{}", unique.simple())
 }
@@ -223,7 +223,10 @@ mod tests {
     #[test]
     fn start_and_end_name_the_request() {
         let text = id().to_string();
-        assert_eq!(start(id(), "$LATEST"), format!("START RequestId: {text} Version: $LATEST"));
+        assert_eq!(
+            start(id(), Version::Latest),
+            format!("START RequestId: {text} Version: $LATEST")
+        );
         assert_eq!(end(id()), format!("END RequestId: {text}"));
     }
 
@@ -264,7 +267,10 @@ mod tests {
 
     #[test]
     fn a_stream_is_named_by_day_and_version() {
-        let name = stream_name(Timestamp::from_seconds(86_400), "$LATEST", uuid::Uuid::nil());
-        assert_eq!(name, "1970/01/02/[$LATEST]00000000000000000000000000000000");
+        let name =
+            |version| stream_name(Timestamp::from_seconds(86_400), version, uuid::Uuid::nil());
+        let unique = "00000000000000000000000000000000";
+        assert_eq!(name(Version::Latest), format!("1970/01/02/[$LATEST]{unique}"));
+        assert_eq!(name(Version::Published(7)), format!("1970/01/02/[7]{unique}"));
     }
 }

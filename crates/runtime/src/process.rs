@@ -17,7 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use lacewing_model::ByteSize;
-use lacewing_sandbox::{CpuQuota, Event, Launcher, MemoryUse, Sandbox, Spec};
+use lacewing_sandbox::{
+    CpuQuota, Event, Freezer, Furnishing, Launcher, MemoryUse, Sandbox, Spec, Traffic,
+};
 
 use crate::channel::{Answer, Call, Channel, Custom, Readiness, Stock};
 use crate::endpoint::EndpointListener;
@@ -32,6 +34,8 @@ const FRAMES_FD: i32 = 3;
 const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
 /// What is printed during an invocation is handed over after this time, if that is not over before.
 const LOG_DELAY: Duration = Duration::from_secs(1);
+/// Time for the end of a process to be heard of when its connection has ended.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Time for a killed sandbox to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -131,6 +135,34 @@ impl Process {
         Ok(Self { sandbox, channel, output, quota, closed })
     }
 
+    /// Waits until a blank runtime has loaded what it can; says whether it has.
+    pub(crate) async fn warmed(&mut self, deadline: Instant) -> bool {
+        let readiness = tokio::time::timeout_at(deadline, self.channel.readiness()).await;
+        matches!(readiness, Ok(Readiness::Ready)) && self.is_alive()
+    }
+
+    /// Makes a blank one that of a function, whose init phase it begins.
+    pub(crate) async fn furnish(
+        &mut self,
+        mut furnishing: Furnishing,
+        environment: &[(String, String)],
+        deadline: Instant,
+    ) -> Result<(), StartError> {
+        self.quota = furnishing.limits.cpu_quota.take();
+        let asked = self.sandbox.get_ref().furnish(furnishing);
+        asked.map_err(|error| fault("ask for a furnishing", error))?;
+        let event = tokio::time::timeout_at(deadline, next_event(&self.sandbox)).await;
+        match event {
+            Ok(Event::Furnished) => {
+                self.channel.r#become(environment).await;
+                Ok(())
+            }
+            Ok(Event::Failed { message }) => Err(fault("furnish a sandbox", message)),
+            Ok(other) => Err(fault("furnish a sandbox", format!("it ended before: {other:?}"))),
+            Err(_) => Err(StartError::Deadline),
+        }
+    }
+
     /// Waits for the end of the init phase.
     pub(crate) async fn initialise(
         &mut self,
@@ -156,12 +188,30 @@ impl Process {
     ) -> First<Answer> {
         let Self { sandbox, channel, output, .. } = self;
         channel.begin(call);
-        run(sandbox, channel.answer(), output, deadline, log).await
+        let first = run(sandbox, channel.answer(call), output, deadline, log).await;
+        // An answer ends early, too, when its process does: then that is what happened.
+        if matches!(first, First::Came(Answer::Truncated))
+            && let Ok(end) = timeout(LAST_WORD, end(sandbox)).await
+        {
+            output.drain(log);
+            return First::Ended(end);
+        }
+        first
     }
 
     /// Whether nothing has been heard of its end.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.sandbox.get_ref().try_event(), Ok(None))
+    }
+
+    /// What stops and continues its processes.
+    pub(crate) fn freezer(&self) -> Option<Freezer> {
+        self.sandbox.get_ref().freezer()
+    }
+
+    /// Whether something was written that nobody has read.
+    pub(crate) fn has_unread_output(&self) -> bool {
+        self.output.has_unread()
     }
 
     /// What its memory gauges say.
@@ -171,7 +221,20 @@ impl Process {
 
     /// The most memory it has used, as a part of what it may use.
     pub(crate) fn peak(&self, limit: ByteSize) -> ByteSize {
-        ByteSize::bytes(self.sandbox.get_ref().memory_peak().unwrap_or_default()).min(limit)
+        let sandbox = self.sandbox.get_ref();
+        let peak = sandbox.memory_peak().or_else(|error| {
+            // Its cgroup went with its end, of which nobody has heard yet, and which says the same.
+            let last = std::iter::from_fn(|| sandbox.try_event().ok().flatten());
+            let ended =
+                |event: Event| matches!(event, Event::Exited { .. } | Event::Signaled { .. });
+            if last.take(2).any(ended) { sandbox.memory_peak() } else { Err(error) }
+        });
+        ByteSize::bytes(peak.unwrap_or_default()).min(limit)
+    }
+
+    /// Bytes that went in and out of it so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.sandbox.get_ref().traffic().unwrap_or_default()
     }
 
     /// Kills it, logs the last of its output, and waits until nothing is left of it.
@@ -237,7 +300,8 @@ async fn ready(sandbox: &AsyncFd<Sandbox>) -> Result<Vec<std::net::TcpListener>,
     match next_event(sandbox).await {
         Event::Ready { listeners } => Ok(listeners),
         Event::Failed { message } => Err(fault("build a sandbox", message)),
-        event @ (Event::Exited { .. } | Event::Signaled { .. } | Event::Gone) => {
+        event
+        @ (Event::Furnished | Event::Exited { .. } | Event::Signaled { .. } | Event::Gone) => {
             Err(fault("build a sandbox", format!("it ended at once: {event:?}")))
         }
     }
@@ -248,7 +312,7 @@ async fn end(sandbox: &AsyncFd<Sandbox>) -> End {
     loop {
         let out_of_memory = || sandbox.get_ref().memory().is_ok_and(|memory| memory.oom_kills > 0);
         match next_event(sandbox).await {
-            Event::Ready { .. } => {}
+            Event::Ready { .. } | Event::Furnished => {}
             Event::Exited { code } => return End::Exited(code),
             Event::Signaled { signal: 9 } | Event::Gone if out_of_memory() => {
                 return End::OutOfMemory;

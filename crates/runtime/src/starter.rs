@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use lacewing_model::{
-    ByteSize, Clock, Credentials, Error, Function, Region, Result, RuntimeId, Timestamp,
+    ByteSize, Clock, Credentials, Error, Function, FunctionConfig, Network, NetworkBounds, Region,
+    Result, RuntimeId, Timestamp, limits,
 };
 use lacewing_sandbox::{Launcher, Spec};
 use lacewing_store::Blobs;
 
+use crate::blanks::{BlankCounts, Blanks, Kind};
 use crate::endpoint::{self, EndpointListener, EndpointListeners};
 use crate::environment::{self, Source};
 use crate::failure::Failure;
@@ -42,19 +45,30 @@ pub struct Options {
     pub endpoint_port: u16,
     /// The region whose runtimes `INIT_START` names.
     pub region: Region,
+    /// What functions get of the network at most.
+    pub network: NetworkBounds,
+    /// How many blank Instances are kept.
+    pub blanks: usize,
 }
 
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
-    /// The function.
+    /// The version of the function.
     pub function: Arc<Function>,
-    /// The version, `$LATEST` or a number.
-    pub version: String,
     /// Credentials of the function's role.
     pub credentials: Credentials,
     /// Whether another version of the same language may serve.
     pub substitute: bool,
+}
+
+/// The files that Instances stand on, made before there is a launcher and a store. Making them runs
+/// each interpreter; nothing later runs a program outside a sandbox.
+#[derive(Debug)]
+pub struct Premises {
+    options: Options,
+    runtimes: Arc<Runtimes>,
+    layout: Layout,
 }
 
 /// Makes Instances; cheap to clone.
@@ -64,6 +78,7 @@ pub struct Starter(Arc<Shared>);
 /// What all Instances share.
 struct Shared {
     region: Region,
+    network: NetworkBounds,
     endpoint_port: u16,
     launcher: Launcher,
     packages: Packages,
@@ -72,6 +87,7 @@ struct Shared {
     layout: Layout,
     endpoints: mpsc::Sender<EndpointListener>,
     logs: LogSender,
+    blanks: Blanks,
     /// The tasks that serve the Runtime API; each ends with its sandbox.
     tasks: TaskTracker,
 }
@@ -88,30 +104,52 @@ pub(crate) struct Blueprint {
     log_stream: String,
 }
 
-// === Starter ===
+// === Premises ===
 
-impl Starter {
-    /// Prepares everything that all Instances share; reads and writes files.
+impl Premises {
+    /// Makes the directories and the files that all Instances share.
     ///
     /// # Errors
     /// If a directory cannot be prepared.
+    pub fn prepare(options: Options, runtimes: Arc<Runtimes>) -> Result<Self> {
+        std::fs::create_dir_all(&options.code_dir)
+            .map_err(|error| Error::internal("prepare the code directory", error))?;
+        let layout = Layout::prepare(&options.run_dir, &runtimes, options.endpoint_port)
+            .map_err(|error| Error::internal("prepare the run directory", error))?;
+        Ok(Self { options, runtimes, layout })
+    }
+
+    /// The directories from which something is mounted into sandboxes; all of them exist.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let mut sources = self.layout.sources(&self.runtimes);
+        sources.push(self.options.code_dir.clone());
+        sources
+    }
+}
+
+// === Starter ===
+
+impl Starter {
+    /// Takes over the premises, and empties the directory of code.
+    ///
+    /// # Errors
+    /// If that fails.
     pub fn new(
-        options: Options,
+        premises: Premises,
         launcher: Launcher,
         blobs: Arc<dyn Blobs>,
-        runtimes: Arc<Runtimes>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, EndpointListeners, LogReceiver)> {
-        let Options { code_dir, run_dir, endpoint_port, region } = options;
+        let Premises { options, runtimes, layout } = premises;
+        let Options { code_dir, endpoint_port, region, network, blanks, .. } = options;
         let packages = Packages::open(code_dir, blobs)
             .map_err(|error| Error::internal("prepare the code directory", error))?;
-        let layout = Layout::prepare(&run_dir, &runtimes, endpoint_port)
-            .map_err(|error| Error::internal("prepare the run directory", error))?;
         let (endpoints, listeners) = endpoint::channel();
         let (logs, receiver) = log::channel();
         let tasks = TaskTracker::new();
         let shared = Shared {
             region,
+            network,
             endpoint_port,
             launcher,
             packages,
@@ -120,6 +158,7 @@ impl Starter {
             layout,
             endpoints,
             logs,
+            blanks: Blanks::new(blanks),
             tasks,
         };
         Ok((Self(Arc::new(shared)), listeners, receiver))
@@ -136,12 +175,40 @@ impl Starter {
         let resolved = shared.runtimes.resolve(config.runtime, request.substitute)?;
         let package = shared.packages.get(&key.account, *code).await?;
         let now = shared.clock.now();
-        let log_stream = platform_log::stream_name(now, &request.version, Uuid::new_v4());
+        let log_stream = platform_log::stream_name(now, request.function.version, Uuid::new_v4());
         let clock = Arc::clone(&shared.clock);
         let log = LogWriter::new(shared.logs.clone(), clock, key.clone(), log_stream.clone());
         let interpreter = resolved.interpreter;
         let blueprint = Blueprint { shared, request, interpreter, package, log_stream };
         Instance::start(blueprint, log).await
+    }
+
+    /// Notes that a function may be started soon, so that there will be a blank Instance for it.
+    pub fn expect(&self, function: &Function, substitute: bool) {
+        let shared = &self.0;
+        // One that cannot be run is told so when it is started.
+        let Ok(resolved) = shared.runtimes.resolve(function.config.runtime, substitute) else {
+            return;
+        };
+        if let Some(interpreter) = resolved.interpreter {
+            shared.blanks.expect(&shared.kind(interpreter, function));
+        }
+    }
+
+    /// How many blank Instances there are and were.
+    #[must_use]
+    pub fn blanks(&self) -> BlankCounts {
+        self.0.blanks.counts()
+    }
+
+    /// Makes blank Instances until `stop`, then ends them.
+    pub async fn keep_blanks(&self, stop: &CancellationToken) {
+        let shared = &self.0;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = shared.blanks.refill(|kind| shared.blank(kind)) => {}
+        }
+        shared.blanks.clear();
     }
 
     /// Waits until no Runtime API is served any more: after the last Instance is gone.
@@ -152,6 +219,56 @@ impl Starter {
 }
 
 // === Shared ===
+
+impl Shared {
+    /// What the function wants of the network, and no more than it may have.
+    fn network(&self, function: &Function) -> Network {
+        let Function { key, config, .. } = function;
+        // It was checked when it was set; one that cannot be read gets nothing.
+        config.network().unwrap_or(Network::None).min(self.network.of(&key.account))
+    }
+
+    fn kind(&self, interpreter: Interpreter, function: &Function) -> Kind {
+        let FunctionConfig { ephemeral_mb, memory_mb, .. } = function.config;
+        Kind::new(interpreter, self.network(function), ephemeral_mb, memory_mb)
+    }
+
+    fn means(&self, is_stock: bool) -> Means<'_> {
+        let Self { launcher, endpoints, tasks, .. } = self;
+        Means { launcher, endpoints, tasks, is_stock }
+    }
+
+    /// The environment of a blank Instance.
+    fn blank_environment(&self, interpreter: &Interpreter) -> Vec<(String, String)> {
+        environment::blank(interpreter.runtime, self.endpoint_port)
+    }
+
+    /// Makes a blank Instance.
+    async fn blank(&self, kind: Kind) -> Option<Process> {
+        let Kind { interpreter, network, ephemeral_mb, memory_mb } = kind;
+        let spec = self.layout.spec(Parts {
+            name: Uuid::new_v4().simple().to_string(),
+            memory_mb: memory_mb.unwrap_or(limits::MEMORY_MB.0),
+            ephemeral_mb,
+            interpreter: Some(&interpreter),
+            code: None,
+            environment: self.blank_environment(&interpreter),
+            network,
+        });
+        let deadline = Instant::now() + limits::INIT_TIMEOUT;
+        let runtime = interpreter.runtime;
+        match Process::start(spec, self.means(true), deadline).await {
+            Ok(mut process) => {
+                if process.warmed(deadline).await {
+                    return Some(process);
+                }
+                tracing::warn!(%runtime, "A blank Instance did not get ready.");
+            }
+            Err(error) => tracing::warn!(%runtime, ?error, "A blank Instance was not made."),
+        }
+        None
+    }
+}
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,10 +281,6 @@ impl fmt::Debug for Shared {
 impl Blueprint {
     pub(crate) fn function(&self) -> &Function {
         &self.request.function
-    }
-
-    pub(crate) fn version(&self) -> &str {
-        &self.request.version
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -209,33 +322,64 @@ impl Blueprint {
         }
     }
 
-    /// Makes a fresh sandbox and waits until its program starts.
+    /// Makes a fresh sandbox, of a blank one if there is one that suits, and waits until its program
+    /// starts.
     pub(crate) async fn start_process(&self, deadline: Instant) -> Result<Process, StartError> {
-        let means = Means {
-            launcher: &self.shared.launcher,
-            endpoints: &self.shared.endpoints,
-            tasks: &self.shared.tasks,
-            is_stock: self.interpreter.is_some(),
-        };
-        Process::start(self.spec(), means, deadline).await
+        let environment = self.environment();
+        if let Some(process) = self.furnish_blank(&environment, deadline).await {
+            return Ok(process);
+        }
+        let means = self.shared.means(self.interpreter.is_some());
+        Process::start(self.spec(environment), means, deadline).await
     }
 
-    fn spec(&self) -> Spec {
-        let environment = environment::compose(&Source {
+    async fn furnish_blank(
+        &self,
+        environment: &[(String, String)],
+        deadline: Instant,
+    ) -> Option<Process> {
+        let interpreter = self.interpreter.as_ref()?;
+        let shared = &self.shared;
+        if !environment::suits(environment, &shared.blank_environment(interpreter)) {
+            return None;
+        }
+        let mut process = shared.blanks.take(&shared.kind(interpreter.clone(), self.function()))?;
+        let memory_mb = self.function().config.memory_mb;
+        let furnishing = Layout::furnishing(self.package.directory(), memory_mb);
+        match process.furnish(furnishing, environment, deadline).await {
+            Ok(()) => {
+                shared.blanks.count_used();
+                Some(process)
+            }
+            Err(error) => {
+                // One that is made from nothing will say more.
+                tracing::warn!(?error, "A blank Instance could not be used.");
+                None
+            }
+        }
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        environment::compose(&Source {
             function: self.function(),
-            version: self.version(),
             credentials: &self.request.credentials,
             serving: self.serving(),
             log_stream: &self.log_stream,
             endpoint_port: self.shared.endpoint_port,
             telemetry_fd: TELEMETRY_FD,
-        });
+        })
+    }
+
+    fn spec(&self, environment: Vec<(String, String)>) -> Spec {
+        let FunctionConfig { memory_mb, ephemeral_mb, .. } = self.function().config;
         self.shared.layout.spec(Parts {
             name: Uuid::new_v4().simple().to_string(),
-            config: &self.function().config,
+            memory_mb,
+            ephemeral_mb,
             interpreter: self.interpreter.as_ref(),
-            code: self.package.directory(),
+            code: Some(self.package.directory()),
             environment,
+            network: self.shared.network(self.function()),
         })
     }
 

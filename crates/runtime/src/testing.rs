@@ -5,6 +5,7 @@ use uuid::Uuid;
 use lacewing_model::function::{Code, State, UpdateStatus};
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Region, Timestamp,
+    Version,
 };
 
 /// An active function `hello` of `runtime` without an environment of its own.
@@ -15,6 +16,8 @@ pub(crate) fn function(runtime: &str) -> Function {
             region: Region::new("us-east-1").expect("valid"),
             name: FunctionName::new("hello").expect("valid"),
         },
+        version: Version::Latest,
+        lineage: Uuid::nil(),
         config: FunctionConfig::new(
             runtime.parse().expect("known"),
             "app.handler",

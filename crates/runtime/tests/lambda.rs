@@ -3,6 +3,8 @@
 
 #[path = "lambda/bed.rs"]
 mod bed;
+#[path = "lambda/blanks.rs"]
+mod blanks;
 #[path = "lambda/custom.rs"]
 mod custom;
 #[path = "lambda/failures.rs"]

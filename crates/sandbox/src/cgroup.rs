@@ -1,12 +1,14 @@
 //! Control groups: one leaf for each sandbox in every hierarchy that this host has.
 //!
 //! Leaves are made as `<parent>/lacewing-<owner>/<name>`, where the parent is the launcher's own
-//! group, so that limits on the server as a whole stay in force. v1, v2 and hybrid hosts differ in
-//! [`layout`] (where things are) and in [`settings`] (which file says what).
+//! group or the nearest above it that will do ([`home`]), so that limits on the server as a whole
+//! stay in force. v1, v2 and hybrid hosts differ in [`layout`] (where things are) and in
+//! [`settings`] (which file says what).
 //!
 //! Nothing outside `lacewing-<owner>` is changed, except that on v2 controllers must be switched on
 //! in the parent.
 
+mod home;
 pub(crate) mod layout;
 mod settings;
 
@@ -25,14 +27,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::wire::Gauge;
 use crate::{CpuQuota, Limits};
 
+pub(crate) use home::own_group_will_do;
 pub(crate) use layout::{Controller, Kind, Layout};
 
 /// All our groups on this host.
 #[derive(Debug)]
 pub(crate) struct Tree {
     hierarchies: Vec<Hierarchy>,
+    /// Groups of an earlier launcher of this owner, which had its home elsewhere.
+    strays: Vec<PathBuf>,
     /// Held as long as this launcher lives: the next one of this owner waits for its end.
-    _lock: Option<OwnedFd>,
+    lock: Option<OwnedFd>,
 }
 
 /// One hierarchy with what we use of it.
@@ -66,24 +71,23 @@ pub(crate) struct Error {
 impl Tree {
     /// Makes our group in each hierarchy where that is possible; tells why it is not elsewhere.
     pub(crate) fn open(layout: &Layout, owner: &str) -> (Self, Vec<Error>) {
-        let (mut hierarchies, mut failed, mut lock) = (Vec::new(), Vec::new(), None);
+        let mut tree = Self { hierarchies: Vec::new(), strays: Vec::new(), lock: None };
+        let (mut lacks, name) = (Vec::new(), format!("lacewing-{owner}"));
         for place in &layout.places {
-            let group = place.dir.join(format!("lacewing-{owner}"));
-            let mut controllers = place.controllers.clone();
-            let made = match lock {
-                Some(_) => make_dir(&group),
-                None => make_and_lock(&group).map(|held| lock = Some(held)),
-            };
-            if let Err(error) = made {
-                failed.push(error);
-                continue;
+            tree.strays.extend(place.dirs.iter().map(|dir| dir.join(&name)));
+            match home::settle(place, &name, tree.lock.is_some()) {
+                Ok(home) => {
+                    lacks.extend(home.lacks);
+                    tree.lock = tree.lock.or(home.lock);
+                    let (controllers, group) = (home.controllers, home.group);
+                    tree.hierarchies.push(Hierarchy { v2: place.v2, controllers, group });
+                }
+                Err(why) => lacks.extend(why),
             }
-            if place.v2 && !controllers.is_empty() {
-                controllers = enable(&place.dir, &group, &controllers, &mut failed);
-            }
-            hierarchies.push(Hierarchy { v2: place.v2, controllers, group });
         }
-        (Self { hierarchies, _lock: lock }, failed)
+        let used = |stray: &PathBuf| tree.hierarchies.iter().any(|it| it.group == *stray);
+        tree.strays.retain(|stray| !used(stray) && stray.is_dir());
+        (tree, lacks)
     }
 
     /// Tells whether a controller's limits can be set.
@@ -116,7 +120,9 @@ impl Tree {
                 leaf.joins.push(open(&dir.join("tasks"), OpenOptions::new().write(true))?);
             }
             for (gauge, file) in settings::gauges(hierarchy.v2, &hierarchy.controllers) {
-                match open(&dir.join(file.name), OpenOptions::new().read(true)) {
+                let is_written = matches!(gauge, Gauge::Freeze | Gauge::FreezerState);
+                let how = OpenOptions::new().read(!is_written).write(is_written).clone();
+                match open(&dir.join(file.name), &how) {
                     Ok(fd) => leaf.gauges.push((gauge, fd)),
                     Err(error) if !file.optional => return Err(error),
                     Err(_) => {}
@@ -124,6 +130,17 @@ impl Tree {
             }
         }
         Ok(leaf)
+    }
+
+    /// Changes the limits of a leaf, to no more memory than it had.
+    pub(crate) fn limit(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.group.join(name);
+            for (file, value) in settings::limits(hierarchy.v2, &hierarchy.controllers, limits) {
+                put(&dir.join(file.name), &value, file.optional)?;
+            }
+        }
+        Ok(())
     }
 
     /// Changes the hard bound on processor time of a leaf.
@@ -154,10 +171,11 @@ impl Tree {
 
     /// Kills and removes every leaf that a dead server left; tells what could not be removed.
     pub(crate) fn sweep(&self) -> Vec<PathBuf> {
-        let leaves: Vec<PathBuf> =
-            self.hierarchies.iter().flat_map(|hierarchy| children(&hierarchy.group)).collect();
+        let groups = self.hierarchies.iter().map(|hierarchy| &hierarchy.group).chain(&self.strays);
+        let mut left: Vec<PathBuf> = groups.flat_map(|group| children(group)).collect();
+        // After what is in them.
+        left.extend(self.strays.iter().cloned());
         let until = Instant::now() + Duration::from_secs(5);
-        let mut left = leaves;
         while !left.is_empty() {
             for leaf in &left {
                 thaw(leaf);
@@ -181,47 +199,6 @@ impl Tree {
             remove_dir(&hierarchy.group);
         }
     }
-}
-
-/// Switches v2 controllers on for our leaves; returns those that are.
-fn enable(
-    parent: &Path,
-    group: &Path,
-    wanted: &[Controller],
-    failed: &mut Vec<Error>,
-) -> Vec<Controller> {
-    let mut on = Vec::new();
-    for controller in wanted {
-        let value = format!("+{}", controller.name());
-        let mut enabled = put(&parent.join(SUBTREE), &value, false);
-        if matches!(&enabled, Err(error) if error.is_busy()) {
-            // A group with processes of its own cannot share out: move them to a leaf beside ours.
-            enabled =
-                step_aside(parent, group).and_then(|()| put(&parent.join(SUBTREE), &value, false));
-        }
-        match enabled.and_then(|()| put(&group.join(SUBTREE), &value, false)) {
-            Ok(()) => on.push(*controller),
-            Err(error) => failed.push(error),
-        }
-    }
-    on
-}
-
-/// Moves the server and this launcher out of the group that shall have children, if they are alone in it.
-fn step_aside(parent: &Path, group: &Path) -> Result<(), Error> {
-    let ours = [Some(rustix::process::getpid()), rustix::process::getppid()];
-    let pids = read_pids(&parent.join(PROCS));
-    if pids.iter().any(|pid| !ours.contains(&Some(*pid))) {
-        let source =
-            io::Error::other("other processes live in this group; delegate one of its own");
-        return Err(Error { path: parent.to_owned(), source });
-    }
-    let mut aside = group.as_os_str().to_owned();
-    aside.push("-server");
-    let aside = PathBuf::from(aside);
-    make_dir(&aside)?;
-    pids.iter()
-        .try_for_each(|pid| put(&aside.join(PROCS), &pid.as_raw_nonzero().to_string(), false))
 }
 
 const SUBTREE: &str = "cgroup.subtree_control";
@@ -283,6 +260,10 @@ fn thaw(leaf: &Path) {
 }
 
 fn kill_all(leaf: &Path) {
+    // On v2 one write ends all, also those that fork faster than we read; since Linux 5.14.
+    if put(&leaf.join("cgroup.kill"), "1", false).is_ok() {
+        return;
+    }
     for pid in read_pids(&leaf.join(PROCS)) {
         // It may have ended since; the caller looks again.
         kill_process(pid, Signal::KILL).ok();

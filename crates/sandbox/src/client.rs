@@ -1,6 +1,7 @@
 //! The server's handle of the launcher.
 
 use std::io;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,8 +19,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::wire::{FDS_LIMIT, Greeting, MESSAGE_LIMIT, Request, receive, send, send_bytes};
-use crate::{CpuQuota, Error, LauncherOptions, Report, Sandbox, Spec};
+use crate::wire::{Greeting, MESSAGE_LIMIT, Request, receive, send, send_bytes};
+use crate::{CpuQuota, Error, Furnishing, LauncherOptions, Report, Sandbox, Spec, scope};
 
 /// How long the launcher may take to clean up after a dead one and to try the host.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -27,8 +28,6 @@ const START_TIME: Duration = Duration::from_secs(20);
 const SEND_TIME: Duration = Duration::from_secs(5);
 /// How long the launcher may take to end everything.
 const STOP_TIME: Duration = Duration::from_secs(10);
-/// Numbers that a program may be given for its descriptors.
-const FD_NUMBERS: std::ops::Range<RawFd> = 0..64;
 
 /// The server's handle of its launcher; clones share it, and the last one to go ends it.
 #[derive(Clone, Debug)]
@@ -43,7 +42,17 @@ pub(crate) struct Control {
     pidfd: OwnedFd,
     pid: u32,
     report: Report,
+    names: Option<NameServer>,
     next: AtomicU64,
+}
+
+/// Sockets of the address that sandboxes ask for names: whoever has them answers.
+#[derive(Debug)]
+pub struct NameServer {
+    /// Non-blocking.
+    pub udp: UdpSocket,
+    /// Listens; non-blocking.
+    pub tcp: TcpListener,
 }
 
 impl Launcher {
@@ -51,24 +60,41 @@ impl Launcher {
     /// is ready.
     pub fn start(exe: &Path, options: &LauncherOptions) -> Result<Self, Error> {
         check_options(options)?;
+        if let Some(mut scope) = scope::command(options) {
+            scope.arg(exe);
+            match Self::run(scope, options) {
+                // systemd said no, and why on stderr: the report names what is lacking then.
+                Err(Error::Gone | Error::Start(_) | Error::Protocol(_)) => {}
+                started => return started,
+            }
+        }
+        let mut command = Command::new(exe);
+        command.arg0("lacewing").env_clear();
+        Self::run(command, options)
+    }
+
+    fn run(mut command: Command, options: &LauncherOptions) -> Result<Self, Error> {
         let (socket, there) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|error| Error::Start(error.into()))?;
-        let child = Command::new(exe)
-            .arg0("lacewing")
+        let child = command
             .arg("__launcher")
-            .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(there))
             .stdout(Stdio::null())
             .spawn()
             .map_err(Error::Start)?;
+        // It would keep the launcher's end open.
+        drop(command);
         let pid = child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Error::Gone)?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| Error::Start(e.into()))?;
+        let report = Report::default();
         let mut control =
-            Control { socket, pidfd, pid, report: Report::default(), next: AtomicU64::new(0) };
-        control.report = control.greet(options)?;
+            Control { socket, pidfd, pid, report, names: None, next: AtomicU64::new(0) };
+        let (report, names) = control.greet(options)?;
+        control.report = report;
+        control.names = names;
         Ok(Self { shared: Arc::new(control) })
     }
 
@@ -76,6 +102,17 @@ impl Launcher {
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.shared.report
+    }
+
+    /// Returns the sockets of the name server, where sandboxes have a way out.
+    ///
+    /// # Errors
+    /// If the process has too many descriptors.
+    pub fn name_server(&self) -> io::Result<Option<NameServer>> {
+        let copy = |names: &NameServer| {
+            Ok(NameServer { udp: names.udp.try_clone()?, tcp: names.tcp.try_clone()? })
+        };
+        self.shared.names.as_ref().map(copy).transpose()
     }
 
     /// Returns the launcher's process id.
@@ -92,13 +129,13 @@ impl Launcher {
         reason = "the descriptors are given away: a copy kept here would hide the end of a pipe"
     )]
     pub fn spawn(&self, spec: &Spec, fds: Vec<(OwnedFd, RawFd)>) -> Result<Sandbox, Error> {
-        check_spec(spec, &fds)?;
+        let numbers: Vec<RawFd> = fds.iter().map(|(_, number)| *number).collect();
+        spec.check(&numbers).map_err(Error::Invalid)?;
         let flags = SocketFlags::CLOEXEC;
         let (status, inside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|error| Error::Send(error.into()))?;
         rustix::io::ioctl_fionbio(&status, true).map_err(|error| Error::Send(error.into()))?;
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let numbers = fds.iter().map(|(_, number)| *number).collect();
         let request = Request::Spawn { id, spec: Box::new(spec.clone()), fds: numbers };
         let mut rights: Vec<BorrowedFd<'_>> = vec![inside.as_fd()];
         rights.extend(fds.iter().map(|(fd, _)| fd.as_fd()));
@@ -120,7 +157,7 @@ impl Launcher {
 // === Control ===
 
 impl Control {
-    fn greet(&self, options: &LauncherOptions) -> Result<Report, Error> {
+    fn greet(&self, options: &LauncherOptions) -> Result<(Report, Option<NameServer>), Error> {
         set_socket_timeout(&self.socket, Timeout::Send, Some(SEND_TIME))
             .and_then(|()| set_socket_timeout(&self.socket, Timeout::Recv, Some(START_TIME)))
             .map_err(|error| Error::Start(error.into()))?;
@@ -128,11 +165,23 @@ impl Control {
             .map_err(Error::Start)?;
         let mut buffer = vec![0; MESSAGE_LIMIT];
         match receive(self.socket.as_fd(), &mut buffer, RecvFlags::empty()) {
-            Ok(Some((Greeting::Serving(report), _))) => Ok(report),
+            Ok(Some((Greeting::Serving(report), fds))) => {
+                let mut fds = fds.into_iter();
+                let names = fds.next().zip(fds.next());
+                Ok((
+                    report,
+                    names.map(|(udp, tcp)| NameServer { udp: udp.into(), tcp: tcp.into() }),
+                ))
+            }
             Ok(Some((Greeting::Refused(reason), _))) => Err(Error::Refused(reason)),
             Ok(None) => Err(Error::Gone),
             Err(error) => Err(Error::Protocol(error.to_string())),
         }
+    }
+
+    pub(crate) fn furnish(&self, id: u64, furnishing: Furnishing) -> Result<(), Error> {
+        let request = Request::Furnish { id, furnishing: Box::new(furnishing) };
+        send(self.socket.as_fd(), &request, &[], SendFlags::empty()).map_err(refused)
     }
 
     pub(crate) fn kill(&self, id: u64, flags: SendFlags) -> io::Result<()> {
@@ -154,7 +203,11 @@ impl Control {
         let most = Timespec::try_from(STOP_TIME).ok();
         if !matches!(poll(&mut ended, most.as_ref()), Ok(1)) {
             // Its sandboxes end with it; what stays of their cgroups the next start removes.
-            pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
+            if pidfd_send_signal(&self.pidfd, Signal::KILL).is_err() {
+                // A server that has given up its privileges may not; the launcher ends by itself,
+                // as it does after a server that died.
+                return;
+            }
         }
         // Reaped by an earlier call otherwise.
         waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).ok();
@@ -183,30 +236,6 @@ fn check_options(options: &LauncherOptions) -> Result<(), Error> {
     }
     if options.uid_count == 0 || options.uid_base.checked_add(options.uid_count).is_none() {
         return Err(Error::Invalid("the range of uids is empty or too long".to_owned()));
-    }
-    Ok(())
-}
-
-fn check_spec(spec: &Spec, fds: &[(OwnedFd, RawFd)]) -> Result<(), Error> {
-    let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if !(1..=64).contains(&spec.name.len())
-        || !spec.name.chars().all(good)
-        || spec.name.starts_with('.')
-    {
-        return invalid("the name must match [A-Za-z0-9_-][A-Za-z0-9._-]{0,63}");
-    }
-    if !spec.argv.first().is_some_and(|program| program.starts_with('/')) {
-        return invalid("the program must be an absolute path");
-    }
-    if fds.len() + spec.listeners.len() + 8 > FDS_LIMIT {
-        return invalid("too many descriptors and listeners");
-    }
-    let mut numbers: Vec<RawFd> = fds.iter().map(|(_, number)| *number).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    if numbers.len() != fds.len() || numbers.iter().any(|number| !FD_NUMBERS.contains(number)) {
-        return invalid("the numbers of descriptors must differ and be below 64");
     }
     Ok(())
 }

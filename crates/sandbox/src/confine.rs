@@ -1,6 +1,7 @@
 //! Taking away: user, capabilities, Landlock, seccomp, resource limits.
 //!
-//! Called inside a new sandbox before any code of its own runs; nothing here can be undone.
+//! Called inside a new sandbox before any code of its own runs, and in part by the server for itself;
+//! nothing here can be undone.
 
 use std::io;
 
@@ -11,17 +12,17 @@ use landlock::{
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::seccomp::Program;
 use crate::step::{Failure, Step};
 use crate::{Identity, Limits, sys};
 
-/// Becomes the user that the program sees as itself, with no capability left and none to gain.
-pub(crate) fn become_user(identity: Identity, own_groups: bool) -> Result<(), Failure> {
-    // First: it needs a capability itself.
+/// Empties the sets that bound what can be gained; without a capability for it that is left to
+/// `no_new_privs`.
+pub(crate) fn drop_bounds() -> Result<(), Failure> {
     for number in 0..64_u32 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if remove_capability_from_bounding_set(capability).is_err() {
@@ -29,34 +30,68 @@ pub(crate) fn become_user(identity: Identity, own_groups: bool) -> Result<(), Fa
             break;
         }
     }
-    clear_ambient_capability_set().step("clear ambient capabilities")?;
+    clear_ambient_capability_set().step("clear ambient capabilities")
+}
+
+/// Gives up every capability and the means to gain one.
+pub(crate) fn drop_capabilities() -> Result<(), Failure> {
+    only(CapabilitySet::empty())
+}
+
+/// The same, but for some that can be used and are never passed on to another program.
+fn only(kept: CapabilitySet) -> Result<(), Failure> {
+    let inheritable = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
+    set_capabilities(None, sets).step("drop capabilities")?;
+    set_no_new_privs(true).step("no_new_privs")
+}
+
+/// Becomes the user that the program sees as itself, with no capability but those `kept` left, and
+/// none to gain.
+pub(crate) fn become_user(
+    identity: Identity,
+    own_groups: bool,
+    kept: CapabilitySet,
+) -> Result<(), Failure> {
+    // First: it needs a capability itself.
+    drop_bounds()?;
     if own_groups {
         set_thread_groups(&[]).step("setgroups")?;
     }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     set_thread_res_gid(gid, gid, gid).step("setresgid")?;
+    set_keep_capabilities(!kept.is_empty()).step("keep capabilities")?;
     set_thread_res_uid(uid, uid, uid).step("setresuid")?;
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, sets).step("drop capabilities")?;
-    set_no_new_privs(true).step("no_new_privs")
+    set_keep_capabilities(false).step("keep no capabilities")?;
+    only(kept)
 }
 
-/// Restricts writing to the temporary file systems, and signals and abstract sockets to the sandbox.
-pub(crate) fn landlock(writable: &[&str]) -> Result<(), Failure> {
-    ruleset(writable).and_then(RulesetCreated::restrict_self).step("landlock").map(|_| ())
+/// What a process may still signal, and to whose abstract sockets it may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those that it starts from now on.
+    Own,
+    /// Also those that run already, as far as anything else lets it.
+    All,
 }
 
-fn ruleset(writable: &[&str]) -> Result<RulesetCreated, RulesetError> {
+/// Restricts writing to the temporary file systems, and signals and abstract sockets to its reach.
+pub(crate) fn landlock(writable: &[&str], reach: Reach) -> Result<(), Failure> {
+    ruleset(writable, reach).and_then(RulesetCreated::restrict_self).step("landlock").map(|_| ())
+}
+
+fn ruleset(writable: &[&str], reach: Reach) -> Result<RulesetCreated, RulesetError> {
     let abi = ABI::V6;
     let beneath = |path: &str, access| -> Result<_, RulesetError> {
         // A path that is not there needs no rule.
         Ok(PathFd::new(path).ok().map(|fd| PathBeneath::new(fd, access)))
     };
-    let mut rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(abi))?
-        .scope(Scope::from_all(abi))?
-        .create()?;
+    let handled = Ruleset::default().handle_access(AccessFs::from_all(abi))?;
+    let scoped = match reach {
+        Reach::Own => handled.scope(Scope::from_all(abi))?,
+        Reach::All => handled,
+    };
+    let mut rules = scoped.create()?;
     let mut wanted = vec![
         ("/", AccessFs::from_read(abi)),
         ("/dev", AccessFs::WriteFile | AccessFs::IoctlDev),

@@ -25,6 +25,9 @@ pub enum Error {
         /// Largest size.
         limit: usize,
     },
+    /// The server cannot give up what it does not need.
+    #[error("cannot give up privileges: {0}")]
+    Surrender(String),
     /// The launcher has more requests waiting than it can take now.
     #[error("the launcher is busy")]
     Busy,

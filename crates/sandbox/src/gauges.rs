@@ -1,4 +1,4 @@
-//! Reading the open cgroup files of one sandbox: by init at its end, by the server at any time.
+//! Reading the open gauges of one sandbox: by init at its end, by the server at any time.
 //!
 //! A read is one `pread` of a short text; nothing is opened or waited for.
 
@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use crate::MemoryUse;
 use crate::wire::Gauge;
+use crate::{MemoryUse, Traffic};
 
 /// Reads how much memory is and was used.
 pub(crate) fn memory(gauges: &[(Gauge, OwnedFd)]) -> io::Result<MemoryUse> {
@@ -26,6 +26,12 @@ pub(crate) fn memory_peak(gauges: &[(Gauge, OwnedFd)]) -> io::Result<u64> {
         }
         text => number(&text?),
     }
+}
+
+/// Reads how many bytes went in and out.
+pub(crate) fn traffic(gauges: &[(Gauge, OwnedFd)]) -> io::Result<Traffic> {
+    let received = number(&read(gauges, Gauge::NetReceived)?)?;
+    Ok(Traffic { received, sent: number(&read(gauges, Gauge::NetSent)?)? })
 }
 
 /// Reads how much processor time was used.

@@ -8,6 +8,7 @@
 
 mod building;
 mod host;
+mod owner;
 mod uids;
 
 use std::collections::HashMap;
@@ -21,7 +22,10 @@ use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
+use crate::network::Pool;
+use crate::scratch::Scratch;
 use crate::seccomp::Program;
+use crate::sources::Sources;
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive, send};
 use crate::{Cpu, CpuQuota, LauncherOptions, Spec, cgroup};
 
@@ -29,6 +33,8 @@ use uids::Uids;
 
 /// The token of the control socket; sandboxes have their own ids, which the server counts from 0.
 const CONTROL: u64 = u64::MAX;
+/// The token of what tells that the host's addresses have changed.
+const HOST: u64 = u64::MAX - 1;
 
 /// Runs the launcher program until the server that started it is gone.
 ///
@@ -37,13 +43,16 @@ pub fn launcher_main() -> ExitCode {
     // Started by hand: there is nobody to tell why.
     let Ok((control, options)) = host::control() else { return ExitCode::FAILURE };
     let greeting = match host::open(options) {
-        Ok((state, report)) => Ok((state, Greeting::Serving(report))),
+        Ok((state, report, names)) => Ok((state, Greeting::Serving(report), names)),
         Err(reason) => Err(Greeting::Refused(reason)),
     };
     match greeting {
-        Ok((mut state, greeting)) => {
-            let served = send(control.as_fd(), &greeting, &[], SendFlags::empty())
-                .and_then(|()| state.serve(&control));
+        Ok((mut state, greeting, names)) => {
+            let names: Vec<OwnedFd> = names.map_or_else(Vec::new, |it| vec![it.udp, it.tcp]);
+            let fds: Vec<_> = names.iter().map(AsFd::as_fd).collect();
+            let greeted = send(control.as_fd(), &greeting, &fds, SendFlags::empty());
+            drop(names);
+            let served = greeted.and_then(|()| state.serve(&control));
             state.end();
             if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -55,6 +64,9 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
+/// How long a cgroup that was busy is left alone.
+const BUSY: Duration = Duration::from_millis(5);
+
 /// Everything the launcher knows.
 #[derive(Debug)]
 struct State {
@@ -63,9 +75,14 @@ struct State {
     landlock: bool,
     tree: cgroup::Tree,
     filter: Program,
+    sources: Sources,
     uids: Uids,
+    /// Makes `/tmp` directories on disk, where that is wanted and can be done.
+    scratch: Option<Scratch>,
     events: OwnedFd,
     running: HashMap<u64, Running>,
+    /// Network namespaces for new sandboxes; none where only the sandbox's own can make them.
+    pool: Option<Pool>,
     /// Ended sandboxes whose cgroups were still busy.
     leaving: Vec<(String, u32)>,
 }
@@ -77,7 +94,11 @@ struct Running {
     pid: Pid,
     pidfd: OwnedFd,
     /// Its other end tells init that this process lives.
-    _go: OwnedFd,
+    go: OwnedFd,
+    /// Whether it can still be furnished.
+    is_blank: bool,
+    /// Its other end keeps the private `/tmp`.
+    _scratch: Option<OwnedFd>,
     slot: u32,
 }
 
@@ -89,16 +110,37 @@ impl State {
             epoll::EventData::new_u64(CONTROL),
             epoll::EventFlags::IN,
         )?;
+        if let Some(watched) = self.pool.as_ref().and_then(Pool::watched) {
+            let data = epoll::EventData::new_u64(HOST);
+            epoll::add(&self.events, watched, data, epoll::EventFlags::IN)?;
+        }
         let mut buffer = vec![0; MESSAGE_LIMIT];
         loop {
-            for token in self.wait(None)? {
+            // A request never waits for more than one namespace that is being made ahead.
+            let idle = self.pool.as_ref().is_some_and(Pool::is_short).then_some(Duration::ZERO);
+            let tokens = self.wait(idle)?;
+            if tokens.is_empty()
+                && let Some(pool) = &mut self.pool
+            {
+                pool.refill();
+            }
+            for token in tokens {
+                if token == HOST {
+                    if let Some(pool) = &mut self.pool {
+                        pool.host_changed();
+                    }
+                    continue;
+                }
                 if token != CONTROL {
                     self.ended(token);
                     continue;
                 }
                 match receive(control.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
                     Ok(Some((request, fds))) => self.handle(request, fds),
-                    Ok(None) => return Ok(()),
+                    Ok(None) => {
+                        // Ended it would wake us at once, each time that we wait for a sandbox.
+                        return epoll::delete(&self.events, control).map_err(Into::into);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
@@ -108,7 +150,7 @@ impl State {
 
     /// Waits for events; while cgroups are busy it looks after them in between.
     fn wait(&mut self, most: Option<Duration>) -> io::Result<Vec<u64>> {
-        let most = if self.leaving.is_empty() { most } else { Some(Duration::from_millis(5)) };
+        let most = if self.leaving.is_empty() { most } else { most.or(Some(BUSY)) };
         let most = most.and_then(|it| Timespec::try_from(it).ok());
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); 64];
         let tokens = match epoll::wait(&self.events, &mut events, most.as_ref()) {
@@ -126,6 +168,7 @@ impl State {
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
             Request::Spawn { id, spec, fds: numbers } => self.spawn(id, &spec, fds, &numbers),
+            Request::Furnish { id, furnishing } => self.furnish(id, &furnishing),
             Request::Kill { id } => self.kill(id),
             Request::Terminate { id } => {
                 if let Some(running) = self.running.get(&id) {
@@ -149,6 +192,10 @@ impl State {
             return;
         }
         let status = fds.remove(0);
+        if let Err(message) = spec.check(numbers) {
+            send(status.as_fd(), &Status::Failed { message }, &[], SendFlags::DONTWAIT).ok();
+            return;
+        }
         let fds = fds.into_iter().zip(numbers.iter().copied()).collect();
         if let Err(message) = self.build(id, spec, &status, fds) {
             // The server may have let go of it already.
@@ -198,6 +245,12 @@ impl State {
             for token in tokens {
                 self.ended(token);
             }
+        }
+        if let Some(scratch) = self.scratch.take() {
+            scratch.end();
+        }
+        if let Some(pool) = &mut self.pool {
+            pool.close();
         }
         self.tree.sweep();
         self.tree.dismantle();

@@ -5,10 +5,17 @@
 //! processor by cgroup, seccomp and `no_new_privs`. Landlock and overlayfs are not part of it:
 //! Landlock only repeats by another mechanism what the mounts already enforce.
 
+mod remedy;
+
 use std::fs;
+use std::path::Path;
 
 use crate::cgroup::{Controller, Kind, Tree};
+use crate::network::Lack;
+use crate::scratch::InMemory;
 use crate::{Feature, Report, sys};
+
+use remedy::Facts;
 
 /// What the launcher found.
 #[derive(Debug)]
@@ -18,8 +25,11 @@ pub(crate) struct Findings<'a> {
     pub(crate) uid_range: bool,
     pub(crate) landlock: u32,
     pub(crate) trial: Result<(), String>,
+    pub(crate) in_memory: Option<InMemory>,
     pub(crate) cgroup_lacks: Vec<String>,
     pub(crate) tree: &'a Tree,
+    /// What is in force of the way out, or why nothing is.
+    pub(crate) egress: Result<String, Lack>,
 }
 
 /// Builds the report.
@@ -52,6 +62,8 @@ pub(crate) fn report(found: &Findings<'_>) -> Report {
         feature("overlayfs", has_filesystem("overlay"))
             .says("in this kernel", "not in this kernel")
             .remedy("Load it with `modprobe overlay`."),
+        tmp(found.in_memory.as_ref()),
+        egress(&found.egress),
         feature("pidfd", true).says("processes are held by descriptor", "").required(),
     ]);
     Report {
@@ -81,30 +93,21 @@ fn namespaces(found: &Findings<'_>) -> Draft {
         let good = "user, pid, mount, ipc, uts, network and cgroup";
         return feature("namespaces", true).says(good, "").required();
     };
-    let zero = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
-    let one = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
-    let remedy = if zero("/proc/sys/user/max_user_namespaces") {
-        "Allow user namespaces: `sysctl user.max_user_namespaces=65536`."
-    } else if !found.root && one("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") {
-        "AppArmor forbids user namespaces to ordinary users: run as root, or set \
-         `sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
-    } else if !found.root && zero("/proc/sys/kernel/unprivileged_userns_clone") {
-        "Allow user namespaces to ordinary users: `sysctl kernel.unprivileged_userns_clone=1`."
-    } else {
-        "Linux 5.14 or newer is needed, and inside a container one that may mount (privileged, \
-         or with an unmasked /proc)."
-    };
+    let remedy = remedy::namespaces(&facts(found.root), why);
     feature("namespaces", false).says("", why).remedy(remedy).required()
 }
 
+fn egress(found: &Result<String, Lack>) -> Draft {
+    match found {
+        Ok(detail) => feature("egress", true).says(detail, ""),
+        Err(lack) => feature("egress", false).says("", &lack.why).remedy(&lack.remedy),
+    }
+}
+
 fn limits(found: &Findings<'_>, controller: Controller, name: &str) -> Draft {
-    let remedy = match found.kind {
-        Kind::None => "Mount the cgroup file systems.",
-        _ if found.root => "Give the server a cgroup that it may divide (systemd: `Delegate=yes`).",
-        _ => {
-            "Run as root, or in a delegated cgroup (`systemd-run --user --scope -p Delegate=yes`)."
-        }
-    };
+    let others = [Controller::Memory, Controller::Pids, Controller::Cpu];
+    let others = others.into_iter().any(|other| found.tree.has(other));
+    let remedy = remedy::controller(&facts(found.root), found.kind, name, others);
     let lacks = &found.cgroup_lacks;
     let why = match lacks.iter().find(|lack| lack.contains(name)).or_else(|| lacks.first()) {
         Some(why) => why.clone(),
@@ -112,8 +115,44 @@ fn limits(found: &Findings<'_>, controller: Controller, name: &str) -> Draft {
     };
     feature(&format!("cgroup-{name}"), found.tree.has(controller))
         .says("a limit for each sandbox", &why)
-        .remedy(remedy)
+        .remedy(&remedy)
         .required()
+}
+
+/// Not a part of full isolation: in memory `/tmp` is as private, it only is charged otherwise.
+fn tmp(in_memory: Option<&InMemory>) -> Draft {
+    let (why, remedy) = match in_memory {
+        None => (String::new(), ""),
+        Some(InMemory::Chosen) => ("as configured".to_owned(), "Set `[sandbox] tmp = \"disk\"`."),
+        Some(InMemory::NotRoot) => {
+            ("an ordinary user cannot mount a disk".to_owned(), "Run the server as root.")
+        }
+        Some(InMemory::Lacks(remedy)) => ("the host lacks a part".to_owned(), *remedy),
+        Some(InMemory::Failed(why)) => {
+            (why.clone(), "Keep the data directory on a disk with ext4, XFS or btrfs.")
+        }
+    };
+    feature("tmp-disk", in_memory.is_none())
+        .says(
+            "/tmp is a file system on disk, beside the memory limit",
+            &format!("/tmp is in memory and counts as memory: {why}"),
+        )
+        .remedy(remedy)
+}
+
+/// Asks this host what the remedies depend on.
+fn facts(root: bool) -> Facts {
+    let says = |path: &str, text: &str| fs::read_to_string(path).is_ok_and(|it| it.trim() == text);
+    // AppArmor has put the launcher under the second name when it made its user namespace.
+    let label = fs::read_to_string("/proc/self/attr/apparmor/current").unwrap_or_default();
+    let unnamed = ["unconfined", "unprivileged_userns"].iter().any(|name| label.starts_with(name));
+    Facts {
+        root,
+        systemd: Path::new("/run/systemd/system").is_dir(),
+        no_namespaces: says("/proc/sys/user/max_user_namespaces", "0"),
+        no_user_clone: says("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        apparmor: says("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") && unnamed,
+    }
 }
 
 fn has_filesystem(name: &str) -> bool {
@@ -122,20 +161,20 @@ fn has_filesystem(name: &str) -> bool {
 }
 
 /// A feature while it is being described.
-struct Draft(Feature);
+pub(crate) struct Draft(pub(crate) Feature);
 
-fn feature(name: &str, in_force: bool) -> Draft {
+pub(crate) fn feature(name: &str, in_force: bool) -> Draft {
     let (name, detail) = (name.to_owned(), String::new());
     Draft(Feature { name, in_force, required: false, detail, remedy: None })
 }
 
 impl Draft {
-    fn says(mut self, good: &str, bad: &str) -> Self {
+    pub(crate) fn says(mut self, good: &str, bad: &str) -> Self {
         self.0.detail = if self.0.in_force { good } else { bad }.to_owned();
         self
     }
 
-    fn remedy(mut self, remedy: &str) -> Self {
+    pub(crate) fn remedy(mut self, remedy: &str) -> Self {
         self.0.remedy = (!self.0.in_force).then(|| remedy.to_owned());
         self
     }

@@ -12,22 +12,24 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_string,
+    fsmount, fsopen, fspick, mount_change, move_mount, open_tree, unmount,
 };
 
+use crate::sources::Sources;
 use crate::step::{Failure, Step};
-use crate::{Identity, Mount, Spec, sys};
+use crate::timing::Stopwatch;
+use crate::{Identity, Limits, Mount, Part, Spec, sys};
 
 /// A directory that every Linux has and that no `Spec` has a reason to name.
 const TEMPLATE: &str = "/sys/kernel";
 const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-const EMPTY: [&str; 11] = [
+const EMPTY: [&str; 12] = [
     "dev",
     "dev/shm",
     "etc",
@@ -38,9 +40,13 @@ const EMPTY: [&str; 11] = [
     "var/lang",
     "var/runtime",
     "var/task",
+    // A blank sandbox has no function yet, and the dynamic loader remembers for good which of the
+    // directories in `LD_LIBRARY_PATH` do not exist.
+    "var/task/lib",
     "var/tmp",
 ];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+const SHARED_MEMORY: &str = "/dev/shm";
 const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "dev/fd"),
     ("/proc/self/fd/0", "dev/stdin"),
@@ -52,6 +58,11 @@ const READ_ONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 const NO_SUID: u64 = MountAttrFlags::MOUNT_ATTR_NOSUID.bits() as u64;
 const NO_DEV: u64 = MountAttrFlags::MOUNT_ATTR_NODEV.bits() as u64;
 const NO_EXEC: u64 = MountAttrFlags::MOUNT_ATTR_NOEXEC.bits() as u64;
+
+/// How much `/dev/shm` may hold.
+pub(crate) fn shm_bytes(limits: &Limits) -> u64 {
+    limits.memory_bytes / 2
+}
 
 /// Prepares the template; the caller is in a mount namespace of its own.
 pub(crate) fn prepare(system: Option<&Path>) -> Result<(), Failure> {
@@ -81,24 +92,52 @@ pub(crate) fn prepare(system: Option<&Path>) -> Result<(), Failure> {
         .step("make the template read-only")
 }
 
-/// Builds the root of one sandbox from the template and makes it this process's root.
-pub(crate) fn enter(spec: &Spec) -> Result<(), Failure> {
-    let tree = copy(Path::new(TEMPLATE)).step("copy the template")?;
+/// Opens what is to be bound into a sandbox, as a mount that is nowhere yet.
+pub(crate) fn bound(sources: &Sources, source: &Path, exec: bool) -> Result<OwnedFd, Failure> {
+    let no_exec = if exec { 0 } else { NO_EXEC };
+    let set = READ_ONLY | NO_SUID | NO_DEV | no_exec;
+    let bound = sources.open(source).and_then(|fd| limited_copy(fd, Path::new(""), set));
+    bound.step_of("bind", source.display())
+}
+
+/// Adds to the root that this process has already.
+pub(crate) fn furnish(mounts: &[(OwnedFd, PathBuf)], shm_bytes: u64) -> Result<(), Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let root = open_tree(CWD, "/", flags).step("open the root")?;
+    for (mount, target) in mounts {
+        attach_inside(mount, &root, target).step_of("mount", target.display())?;
+    }
+    resize(Path::new(SHARED_MEMORY), shm_bytes).step_of("resize", SHARED_MEMORY)
+}
+
+/// Changes how much a tmpfs may hold.
+fn resize(tmpfs: &Path, bytes: u64) -> io::Result<()> {
+    let context = fspick(CWD, tmpfs, FsPickFlags::FSPICK_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "size", bytes.to_string())?;
+    Ok(fsconfig_reconfigure(context.as_fd())?)
+}
+
+/// Builds the root of one sandbox from the template and makes it this process's root; `tmp` gives
+/// the mount of `/tmp` if it is not in memory.
+pub(crate) fn enter(
+    spec: &Spec,
+    sources: &Sources,
+    watch: &mut Stopwatch,
+    tmp: impl FnOnce() -> Result<Option<OwnedFd>, Failure>,
+) -> Result<(), Failure> {
+    let tree = copy(CWD, Path::new(TEMPLATE)).step("copy the template")?;
     attach(&tree, Path::new(TEMPLATE)).step("mount the root")?;
     let put = |what: io::Result<OwnedFd>, target: &Path| -> Result<(), Failure> {
         let mounted = what.and_then(|fd| attach_inside(&fd, &tree, target));
         mounted.step_of("mount", target.display())
     };
     let own = Some(spec.identity);
-    put(tmpfs(spec.tmp.bytes, spec.tmp.inodes, 0o1777, own), Path::new("/tmp"))?;
-    put(tmpfs(spec.limits.memory_bytes / 2, 1024, 0o1777, own), Path::new("/dev/shm"))?;
+    let shm_bytes = shm_bytes(&spec.limits);
+    put(tmpfs(shm_bytes, 1024, 0o1777, own), Path::new(SHARED_MEMORY))?;
     for wanted in &spec.mounts {
         match wanted {
             Mount::Bind { source, target, exec } => {
-                let no_exec = if *exec { 0 } else { NO_EXEC };
-                let bound = limited_copy(source, READ_ONLY | NO_SUID | NO_DEV | no_exec);
-                let bound = bound.step_of("bind", source.display())?;
-                put(Ok(bound), target)?;
+                put(Ok(bound(sources, source, *exec)?), target)?;
             }
             Mount::Tmpfs { target, bytes, mode } => {
                 put(tmpfs(*bytes, spec.tmp.inodes, *mode, own), target)?;
@@ -106,11 +145,17 @@ pub(crate) fn enter(spec: &Spec) -> Result<(), Failure> {
         }
     }
     put(proc(), Path::new("/proc"))?;
+    watch.lap(Part::Mounts);
+    let in_memory = || tmpfs(spec.tmp.bytes, spec.tmp.inodes, 0o1777, own);
+    put(tmp()?.map_or_else(in_memory, Ok), Path::new("/tmp"))?;
+    watch.lap(Part::Tmp);
     rustix::process::fchdir(&tree).step("enter the root")?;
     // The old root ends up on top of the new one, where the next call takes it off.
     rustix::process::pivot_root(".", ".").step("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).step("let go of the host's root")?;
-    rustix::process::chdir("/").step("enter the root")
+    rustix::process::chdir("/").step("enter the root")?;
+    watch.lap(Part::Mounts);
+    Ok(())
 }
 
 /// Repeats one entry of the host's root: a link stays a link, a directory is bound.
@@ -125,21 +170,23 @@ fn system_entry(source: &Path, target: &Path) -> io::Result<()> {
 }
 
 fn bind(source: &Path, target: &Path, set: u64) -> io::Result<()> {
-    attach(&limited_copy(source, set)?, target)
+    attach(&limited_copy(CWD, source, set)?, target)
 }
 
 /// Copies a mount with all below it and sets flags on all of them.
-fn limited_copy(source: &Path, set: u64) -> io::Result<OwnedFd> {
-    let tree = copy(source)?;
+fn limited_copy(at: impl AsFd, source: &Path, set: u64) -> io::Result<OwnedFd> {
+    let tree = copy(at, source)?;
     sys::mount_setattr(tree.as_fd(), set, true)?;
     Ok(tree)
 }
 
-fn copy(source: &Path) -> io::Result<OwnedFd> {
+/// Copies the tree at `source`, or the one that `at` is when that is empty.
+fn copy(at: impl AsFd, source: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
-    Ok(open_tree(CWD, source, flags)?)
+    Ok(open_tree(at, source, flags)?)
 }
 
 fn tmpfs(bytes: u64, inodes: u64, mode: u32, owner: Option<Identity>) -> io::Result<OwnedFd> {

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Control;
 use crate::wire::{Ended, Gauge, Status, receive};
-use crate::{CpuQuota, gauges};
+use crate::{CpuQuota, Error, Freezer, Furnishing, Part, Traffic, gauges};
 
 /// Longest status message: a failure in words.
-const STATUS_LIMIT: usize = 16 * 1024;
+pub(crate) const STATUS_LIMIT: usize = 16 * 1024;
 
 /// What happened to a sandbox.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub enum Event {
         /// One listening (non-blocking) socket for each port of the `Spec`, in its order.
         listeners: Vec<TcpListener>,
     },
+    /// A blank sandbox is furnished: hostile code may run in it.
+    Furnished,
     /// It could not be built, or its program could not be run.
     Failed {
         /// The step that failed and why.
@@ -66,17 +68,22 @@ pub struct Sandbox {
     gauges: OnceLock<Vec<(Gauge, OwnedFd)>>,
     /// What init read when the program had ended, before the cgroup went away.
     last: OnceLock<MemoryUse>,
+    freezer: OnceLock<Freezer>,
+    took: OnceLock<Vec<(Part, Duration)>>,
+    /// The same of its traffic.
+    sent: OnceLock<Traffic>,
 }
 
 impl Sandbox {
     pub(crate) fn new(status: OwnedFd, name: String, id: u64, control: Arc<Control>) -> Self {
-        let (gauges, last) = (OnceLock::new(), OnceLock::new());
-        Self { status, name, id, control, gauges, last }
+        let (gauges, last, took) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let (freezer, sent) = (OnceLock::new(), OnceLock::new());
+        Self { status, name, id, control, gauges, last, freezer, took, sent }
     }
 
     /// Returns the next event if there is one.
     ///
-    /// `Ready` comes first, or `Failed`; then once `Exited`, `Signaled` or `Failed` (the program could
+    /// `Ready` comes first, or `Failed`; then `Furnished`, if that was asked for, or `Failed`; then once `Exited`, `Signaled` or `Failed` (the program could
     /// not be run); then `Gone`, for ever. After a kill `Gone` comes alone.
     pub fn try_event(&self) -> io::Result<Option<Event>> {
         let mut buffer = vec![0; STATUS_LIMIT];
@@ -106,11 +113,26 @@ impl Sandbox {
         self.control.terminate(self.id).ok();
     }
 
+    /// Furnishes a blank sandbox, once; [`Event::Furnished`] tells that it is done.
+    ///
+    /// # Errors
+    /// If the furnishing is refused or cannot be sent.
+    pub fn furnish(&self, furnishing: Furnishing) -> Result<(), Error> {
+        furnishing.check().map_err(Error::Invalid)?;
+        self.control.furnish(self.id, furnishing)
+    }
+
     /// Changes the hard bound on processor time; without effect where [`Cpu::Fair`] is chosen.
     ///
     /// [`Cpu::Fair`]: crate::Cpu::Fair
     pub fn limit_cpu(&self, quota: Option<CpuQuota>) -> io::Result<()> {
         self.control.quota(self.id, quota)
+    }
+
+    /// What stops and continues its processes; none before `Ready`, and where the host has none.
+    #[must_use]
+    pub fn freezer(&self) -> Option<Freezer> {
+        self.freezer.get().cloned()
     }
 
     /// Reads the most memory that was used so far; like [`Sandbox::memory`], but one read only.
@@ -137,20 +159,51 @@ impl Sandbox {
         gauges::cpu_time(self.gauges())
     }
 
+    /// Tells how long each part of building it took, in their order; nothing before `Ready`.
+    ///
+    /// From the launcher's first step to the last before `Ready`. A part may come more than once.
+    #[must_use]
+    pub fn build_times(&self) -> &[(Part, Duration)] {
+        self.took.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Reads the bytes that went in and out so far: two short reads.
+    ///
+    /// `Unsupported` before `Ready` and for a sandbox without a way out; after a kill there is
+    /// nothing left to read.
+    pub fn traffic(&self) -> io::Result<Traffic> {
+        match self.sent.get() {
+            Some(last) => Ok(*last),
+            None => gauges::traffic(self.gauges()),
+        }
+    }
+
     fn gauges(&self) -> &[(Gauge, OwnedFd)] {
         self.gauges.get().map_or(&[], Vec::as_slice)
     }
 
     fn event(&self, status: Status, mut fds: Vec<OwnedFd>) -> Event {
         match status {
-            Status::Ready { listeners, gauges } => {
+            Status::Ready { listeners, gauges, took } => {
                 let rest = fds.split_off(listeners.min(fds.len()));
                 // Init says it once.
-                self.gauges.set(gauges.into_iter().zip(rest).collect()).ok();
+                self.took.set(took).ok();
+                let mut read = Vec::new();
+                for (gauge, fd) in gauges.into_iter().zip(rest) {
+                    match Freezer::of(gauge, fd) {
+                        Ok(freezer) => drop(self.freezer.set(freezer)),
+                        Err(fd) => read.push((gauge, fd)),
+                    }
+                }
+                self.gauges.set(read).ok();
                 Event::Ready { listeners: fds.into_iter().map(TcpListener::from).collect() }
             }
+            Status::Furnished => Event::Furnished,
             Status::Failed { message } => Event::Failed { message },
-            Status::Ended { how, memory } => {
+            Status::Ended { how, memory, traffic } => {
+                if let Some(traffic) = traffic {
+                    self.sent.set(traffic).ok();
+                }
                 if let Some(memory) = memory {
                     // The program ends once.
                     self.last.set(memory).ok();

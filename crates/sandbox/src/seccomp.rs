@@ -15,13 +15,23 @@ use serde::Deserialize;
 use tree::{Action, Rule, Test};
 
 const DEFAULT: &str = include_str!("../policy/default.json");
+const SERVER: &str = include_str!("../policy/server.json");
 
 /// A compiled filter.
 pub(crate) type Program = Vec<libc::sock_filter>;
 
 /// Compiles the policy that the crate ships.
 pub(crate) fn default_program() -> Result<Program, String> {
-    compile(DEFAULT)
+    Ok(tree::program(&rules(DEFAULT)?))
+}
+
+/// Compiles the policy for the server: what a sandbox may do, but for what its own file replaces.
+pub(crate) fn server_program() -> Result<Program, String> {
+    let mut rules = rules(DEFAULT)?;
+    for (number, rule) in self::rules(SERVER)? {
+        rules.insert(number, rule);
+    }
+    Ok(tree::program(&rules))
 }
 
 #[derive(Deserialize)]
@@ -29,6 +39,7 @@ pub(crate) fn default_program() -> Result<Program, String> {
 struct Policy {
     #[serde(rename = "about")]
     _about: String,
+    #[serde(default)]
     allow: BTreeMap<String, Vec<String>>,
     refuse: BTreeMap<String, String>,
     conditions: Vec<Condition>,
@@ -43,7 +54,8 @@ struct Condition {
     r#else: String,
 }
 
-fn compile(policy: &str) -> Result<Program, String> {
+/// Reads a policy.
+fn rules(policy: &str) -> Result<BTreeMap<u32, Rule>, String> {
     let policy: Policy = serde_json::from_str(policy).map_err(|error| error.to_string())?;
     let mut rules = BTreeMap::new();
     let mut add = |name: &str, rule: Rule| match numbers::number(name) {
@@ -66,7 +78,7 @@ fn compile(policy: &str) -> Result<Program, String> {
         let Condition { call, argument, test, .. } = condition;
         add(&call, Rule::Argument { argument, test, refused })?;
     }
-    Ok(tree::program(&rules))
+    Ok(rules)
 }
 
 fn errno(name: &str) -> Result<u16, String> {

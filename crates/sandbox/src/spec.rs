@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Network, NetworkOptions};
+
 /// How the launcher is set up, once for a server.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +26,25 @@ pub struct LauncherOptions {
     pub cgroup_parent: Option<PathBuf>,
     /// A tree whose `usr`, `lib*`, `bin` and `sbin` replace the host's.
     pub root: Option<PathBuf>,
+    /// Existing directories below which sources of [`Mount::Bind`] may lie; all others are refused.
+    pub sources: Vec<PathBuf>,
+    /// Where `/tmp` directories are kept on disk; in memory when absent.
+    pub scratch: Option<ScratchOptions>,
+    /// How sandboxes get out.
+    pub network: NetworkOptions,
+}
+
+/// How the `/tmp` directories are kept on disk.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScratchOptions {
+    /// A directory on a disk, absolute. Files without a name are made in it, so nothing of them is
+    /// ever seen there.
+    pub dir: PathBuf,
+    /// The size of which the first ones are made.
+    pub expected: TmpFs,
+    /// Bytes that all of them together may hold before none of them can grow.
+    pub most_bytes: u64,
 }
 
 /// What to do on a host that lacks a part of the isolation.
@@ -70,6 +91,21 @@ pub struct Spec {
     pub limits: Limits,
     /// TCP ports on 127.0.0.1 inside, whose listening sockets are handed to the caller.
     pub listeners: Vec<u16>,
+    /// What it may reach; never more than the launcher was set up for and the host gives.
+    pub network: Network,
+    /// Whether it waits, with its program running, for a [`Furnishing`]. Nothing hostile may run in
+    /// it before that: until then its init can mount.
+    pub is_blank: bool,
+}
+
+/// What a blank sandbox gets before hostile code may run in it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Furnishing {
+    /// What is mounted; [`Mount::Bind`] only, as the program's confinement knows what it may write.
+    pub mounts: Vec<Mount>,
+    /// What the sandbox may use from now on; the limits of single processes stay as they are.
+    pub limits: Limits,
 }
 
 /// Something mounted into the sandbox; the target must exist in the skeleton or an earlier mount.
@@ -78,7 +114,8 @@ pub struct Spec {
 pub enum Mount {
     /// A file or directory of the host: always read-only, without set-user-id and devices.
     Bind {
-        /// Absolute path on the host.
+        /// Absolute path on the host: one of [`LauncherOptions::sources`], or below one by a way
+        /// without links and `..`.
         source: PathBuf,
         /// Absolute path inside.
         target: PathBuf,

@@ -4,6 +4,8 @@
 
 #![expect(unsafe_code, reason = "these calls have no safe wrapper in rustix")]
 
+pub(crate) mod disk;
+
 use std::ffi::{CString, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -59,6 +61,13 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     let pid = check(pid)?;
     Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
+
+/// Chooses the user as whom this process meets files, whatever its others are.
+pub(crate) fn set_files_user(uid: u32) {
+    // JUSTIFICATION: rustix has no setfsuid.
+    // SAFETY: it takes a number and changes this thread's credentials only; it cannot fail for root.
+    unsafe { libc::setfsuid(uid) };
 }
 
 /// Moves this process into new namespaces.
@@ -192,6 +201,19 @@ pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
     // SAFETY: `program` points to `len` initialised instructions, which the kernel copies and checks.
     let done = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) };
     check(done).map(|_| ())
+}
+
+/// Has the kernel of a netlink socket look at what is asked for, where it would answer with all.
+pub(crate) fn netlink_strict(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0);
+    let (level, option) = (libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK);
+    // JUSTIFICATION: rustix has no options of netlink sockets.
+    // SAFETY: the option reads one int, which is initialised and outlives the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), size)
+    };
+    check_int(done).map(|_| ())
 }
 
 /// Asks the kernel whether it knows a seccomp action.

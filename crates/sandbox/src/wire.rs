@@ -6,6 +6,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -14,7 +16,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuQuota, LauncherOptions, MemoryUse, Report, Spec};
+use crate::{CpuQuota, Furnishing, LauncherOptions, MemoryUse, Part, Report, Spec, Traffic};
 
 /// Largest message; an unprivileged socket's default buffer takes it whole.
 pub(crate) const MESSAGE_LIMIT: usize = 128 * 1024;
@@ -28,6 +30,8 @@ pub(crate) enum Request {
     Options(LauncherOptions),
     /// Build a sandbox; descriptors: its status socket, then one for each number in `fds`.
     Spawn { id: u64, spec: Box<Spec>, fds: Vec<RawFd> },
+    /// Furnish a blank one.
+    Furnish { id: u64, furnishing: Box<Furnishing> },
     /// Kill everything in it.
     Kill { id: u64 },
     /// SIGTERM to its program.
@@ -36,7 +40,8 @@ pub(crate) enum Request {
     Quota { id: u64, quota: Option<CpuQuota> },
 }
 
-/// The launcher's only message to the server.
+/// The launcher's only message to the server; beside it, where there is a way out, the sockets of
+/// the name server: UDP, TCP.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Greeting {
     Serving(Report),
@@ -50,14 +55,27 @@ pub(crate) enum Status {
     Ready {
         listeners: usize,
         gauges: Vec<Gauge>,
+        took: Vec<(Part, Duration)>,
     },
+    /// A blank one has its furnishing, and its init can mount no more.
+    Furnished,
     Failed {
         message: String,
     },
     Ended {
         how: Ended,
         memory: Option<MemoryUse>,
+        traffic: Option<Traffic>,
     },
+}
+
+/// Launcher to the init of a blank sandbox.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) enum Word {
+    /// Mount these, whose mounts come beside it in this order, and let `/dev/shm` grow so far.
+    Furnish { targets: Vec<PathBuf>, shm_bytes: u64 },
+    /// It cannot be furnished.
+    Failed { message: String },
 }
 
 /// How the program ended.
@@ -67,7 +85,7 @@ pub(crate) enum Ended {
     Signaled(i32),
 }
 
-/// An open cgroup file that tells what a sandbox uses.
+/// An open file that tells what a sandbox uses.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) enum Gauge {
     /// A single number of bytes.
@@ -80,6 +98,14 @@ pub(crate) enum Gauge {
     CpuNanos,
     /// `key value` lines with `usage_usec`: `cpu.stat` of v2.
     CpuStat,
+    /// `FROZEN` or `THAWED` of v1; it is written.
+    FreezerState,
+    /// 1 or 0, `cgroup.freeze` of v2; it is written.
+    Freeze,
+    /// A single number of bytes, of the router's end of its link.
+    NetSent,
+    /// A single number of bytes, of the router's end of its link.
+    NetReceived,
 }
 
 /// Sends one message.

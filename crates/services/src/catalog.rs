@@ -4,24 +4,27 @@
 //! `Catalog::follow` changes the map, in the order of the store's revisions; a writer waits until
 //! its own revision has been applied, so that whoever was answered sees what was answered.
 
+mod view;
+
 use std::collections::HashSet;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use lacewing_model::function::{State, UpdateStatus};
+use lacewing_model::function::State;
 use lacewing_model::{
-    AccountId, ByteSize, Error, Function, FunctionKey, FunctionName, Kind, Region, Result,
+    AccountId, Alias, Error, Function, FunctionKey, FunctionName, Kind, Qualifier, Region,
+    RequestId, Result, Version, VersionKey,
 };
 use lacewing_store::seal::Sealer;
-use lacewing_store::{BlobAddress, Change, Prefix, Record, Records, Revision, StoreError};
-use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
+use lacewing_store::{BlobAddress, Change, Key, Prefix, Record, Records, Revision, StoreError};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::functions::AccountUsage;
 use crate::record;
+
+use view::View;
 
 /// Records read at once when everything is listed.
 const PAGE: usize = 500;
@@ -42,15 +45,7 @@ struct Inner {
     sealer: Arc<Sealer>,
     view: ArcSwap<View>,
     applied: watch::Sender<Revision>,
-    changes: broadcast::Sender<FunctionKey>,
-}
-
-/// One consistent state of the catalog.
-#[derive(Clone, Debug, Default)]
-struct View {
-    functions: RedBlackTreeMapSync<FunctionKey, Arc<Function>>,
-    unsettled: RedBlackTreeSetSync<FunctionKey>,
-    usage: HashTrieMapSync<AccountId, AccountUsage>,
+    changes: broadcast::Sender<VersionKey>,
 }
 
 impl Catalog {
@@ -63,9 +58,34 @@ impl Catalog {
         Ok(Self(Arc::new(Inner { records, sealer, view, applied, changes })))
     }
 
-    /// The function, if there is one.
+    /// The function's unpublished version, if there is such a function.
     pub fn function(&self, key: &FunctionKey) -> Option<Arc<Function>> {
-        self.0.view.load().functions.get(key).cloned()
+        self.0.view.load().latest(key).cloned()
+    }
+
+    /// The version, if it exists.
+    pub fn version(&self, key: &VersionKey) -> Option<Arc<Function>> {
+        self.0.view.load().version(key).cloned()
+    }
+
+    /// The version that serves a request for the qualifier, if it exists.
+    pub fn resolve(
+        &self,
+        key: &FunctionKey,
+        qualifier: Option<&Qualifier>,
+        request: RequestId,
+    ) -> Option<Arc<Function>> {
+        self.0.view.load().resolve(key, qualifier, |alias| alias.version_for(request))
+    }
+
+    /// The version that the qualifier names: for an alias the one that it stands for first.
+    pub fn named(&self, key: &FunctionKey, qualifier: Option<&Qualifier>) -> Option<Arc<Function>> {
+        self.0.view.load().resolve(key, qualifier, |alias| alias.version)
+    }
+
+    /// The alias, if there is one.
+    pub fn alias(&self, key: &FunctionKey, name: &str) -> Option<Arc<Alias>> {
+        self.0.view.load().alias(key, name).cloned()
     }
 
     /// At most `limit` functions in the order of their names, beginning behind `after`.
@@ -76,35 +96,70 @@ impl Catalog {
         after: Option<&FunctionName>,
         limit: usize,
     ) -> Vec<Arc<Function>> {
-        let of = |name| FunctionKey { account: account.clone(), region: region.clone(), name };
-        let start = match after {
-            Some(name) => Bound::Excluded(of(name.clone())),
-            None => Bound::Included(of(least_name())),
-        };
-        let view = self.0.view.load();
-        let functions = view.functions.range((start, Bound::Unbounded));
-        functions
-            .map(|(_, function)| function)
-            .take_while(|function| {
-                function.key.account == *account && function.key.region == *region
-            })
-            .take(limit)
-            .cloned()
-            .collect()
+        self.0.view.load().functions_after(account, region, after).take(limit).cloned().collect()
     }
 
-    /// Waits until the function can be invoked; `None` if there is none, if it failed, or if it
-    /// took longer than `patience`.
-    pub async fn wait_active(
+    /// At most `limit` versions of a function, `$LATEST` first, beginning behind `after`.
+    pub fn versions(
         &self,
         key: &FunctionKey,
-        patience: Duration,
-    ) -> Option<Arc<Function>> {
+        after: Option<Version>,
+        limit: usize,
+    ) -> Vec<Arc<Function>> {
+        self.0.view.load().versions_after(key, after).take(limit).cloned().collect()
+    }
+
+    /// At most `limit` versions of all functions, in the order of their names, then as
+    /// [`Self::versions`], beginning behind `after`.
+    pub fn all_versions(
+        &self,
+        account: &AccountId,
+        region: &Region,
+        after: Option<&(FunctionName, Version)>,
+        limit: usize,
+    ) -> Vec<Arc<Function>> {
+        let view = self.0.view.load();
+        let key = |name: &FunctionName| FunctionKey {
+            account: account.clone(),
+            region: region.clone(),
+            name: name.clone(),
+        };
+        let begun = after.map(|(name, version)| (key(name), *version));
+        let rest = begun.iter().flat_map(|(key, version)| view.versions_after(key, Some(*version)));
+        let others = view
+            .functions_after(account, region, after.map(|(name, _)| name))
+            .flat_map(|function| view.versions_after(&function.key, None));
+        rest.chain(others).take(limit).cloned().collect()
+    }
+
+    /// At most `limit` aliases of a function in the order of their names, beginning behind `after`.
+    pub fn aliases(&self, key: &FunctionKey, after: Option<&str>, limit: usize) -> Vec<Arc<Alias>> {
+        self.0.view.load().aliases_after(key, after).take(limit).cloned().collect()
+    }
+
+    /// Concurrent invocations that are reserved for a function, if any are.
+    pub fn reserved(&self, key: &FunctionKey) -> Option<u32> {
+        self.0.view.load().reserved(key)
+    }
+
+    /// The functions that have something reserved.
+    pub fn reserving(&self) -> Vec<FunctionKey> {
+        self.0.view.load().reserving().cloned().collect()
+    }
+
+    /// Concurrent invocations that are reserved for functions of an account, all together.
+    pub(crate) fn reserved_in_all(&self, account: &AccountId, region: &Region) -> u32 {
+        self.0.view.load().reserved_in_all(account, region)
+    }
+
+    /// Waits until the version can be invoked; `None` if there is none, if it failed, or if it
+    /// took longer than `patience`.
+    pub async fn wait_active(&self, key: &VersionKey, patience: Duration) -> Option<Arc<Function>> {
         let mut applied = self.0.applied.subscribe();
         let wait = async {
             loop {
                 applied.borrow_and_update();
-                let function = self.function(key)?;
+                let function = self.version(key)?;
                 match function.state {
                     State::Active => return Some(function),
                     State::Failed => return None,
@@ -115,29 +170,35 @@ impl Catalog {
         tokio::time::timeout(patience, wait).await.ok().flatten()
     }
 
-    /// Tells of every function that changes from now on. Who falls behind looks at the catalog.
-    pub fn changes(&self) -> broadcast::Receiver<FunctionKey> {
+    /// Tells of every version that changes from now on, and of a function's `$LATEST` also when its
+    /// concurrency changes. Who falls behind looks at the catalog.
+    pub fn changes(&self) -> broadcast::Receiver<VersionKey> {
         self.0.changes.subscribe()
     }
 
     /// What an account has stored.
     pub(crate) fn account_usage(&self, account: &AccountId) -> AccountUsage {
-        self.0.view.load().usage.get(account).copied().unwrap_or_default()
+        self.0.view.load().account_usage(account)
     }
 
-    /// Functions whose creation or update is not finished.
-    pub(crate) fn unsettled(&self) -> Vec<FunctionKey> {
-        self.0.view.load().unsettled.iter().cloned().collect()
+    /// Versions whose creation or update is not finished.
+    pub(crate) fn unsettled(&self) -> Vec<VersionKey> {
+        self.0.view.load().unsettled().cloned().collect()
     }
 
-    /// The code of all functions, as far as this node knows.
+    /// Records of what belonged to a function that is gone.
+    pub(crate) fn orphans(&self) -> Vec<Key> {
+        self.0.view.load().orphans()
+    }
+
+    /// The code of all versions, as far as this node knows.
     pub(crate) fn code_in_use(&self) -> HashSet<BlobAddress> {
         let view = self.0.view.load();
         let address = |function: &Arc<Function>| BlobAddress {
             account: function.key.account.clone(),
             digest: function.code.digest,
         };
-        view.functions.values().map(address).collect()
+        view.all().map(address).collect()
     }
 
     /// Waits until a write shows here.
@@ -190,63 +251,34 @@ impl Catalog {
         let before = self.0.view.swap(Arc::new(view));
         let now = self.0.view.load_full();
         self.0.applied.send_replace(revision);
-        let gone = before.functions.keys().filter(|key| !now.functions.contains_key(*key));
-        for key in now.functions.keys().chain(gone) {
-            self.tell(key);
+        let gone = before.all().filter(|old| !now.has(&old.version_key()));
+        for function in now.all().chain(gone) {
+            self.tell(function.version_key());
         }
         Ok(())
     }
 
     fn apply(&self, change: &Change) {
-        if let Some(key) = record::function_key(change.key()) {
-            let mut view = View::clone(&self.0.view.load());
-            match change {
-                Change::Put(record) => match record::decode(&self.0.sealer, record) {
-                    Ok(function) => view.insert(function),
-                    Err(error) => {
-                        tracing::error!(function = %key.arn(), error = %error.chain(), "A function's record is unreadable.");
-                    }
-                },
-                Change::Deleted { .. } => view.remove(&key),
+        let mut view = View::clone(&self.0.view.load());
+        match change {
+            Change::Put(record) => {
+                if let Err(error) = view.read(&self.0.sealer, record) {
+                    tracing::error!(key = %record.key, error = %error.chain(), "A record is unreadable.");
+                }
             }
-            self.0.view.store(Arc::new(view));
-            self.0.applied.send_replace(change.revision());
-            self.tell(&key);
-        } else {
-            self.0.applied.send_replace(change.revision());
+            Change::Deleted { .. } => view.forget(change.key()),
+        }
+        self.0.view.store(Arc::new(view));
+        self.0.applied.send_replace(change.revision());
+        let function = || record::concurrency::function_key(change.key()).map(VersionKey::from);
+        if let Some(key) = record::version_key(change.key()).or_else(function) {
+            self.tell(key);
         }
     }
 
-    fn tell(&self, key: &FunctionKey) {
+    fn tell(&self, key: VersionKey) {
         // Nobody needs to listen.
-        let _listeners = self.0.changes.send(key.clone()).unwrap_or(0);
-    }
-}
-
-impl View {
-    fn insert(&mut self, function: Function) {
-        let key = function.key.clone();
-        self.remove(&key);
-        let is_settled =
-            function.state != State::Pending && function.last_update != UpdateStatus::InProgress;
-        if !is_settled {
-            self.unsettled.insert_mut(key.clone());
-        }
-        let usage = self.usage.get(&key.account).copied().unwrap_or_default();
-        let code_size = usage.code_size.saturating_add(ByteSize::bytes(function.code.size));
-        let function_count = usage.function_count.saturating_add(1);
-        self.usage.insert_mut(key.account.clone(), AccountUsage { code_size, function_count });
-        self.functions.insert_mut(key, Arc::new(function));
-    }
-
-    fn remove(&mut self, key: &FunctionKey) {
-        let Some(old) = self.functions.get(key).cloned() else { return };
-        let usage = self.usage.get(&key.account).copied().unwrap_or_default();
-        let code_size = usage.code_size.saturating_sub(ByteSize::bytes(old.code.size));
-        let function_count = usage.function_count.saturating_sub(1);
-        self.usage.insert_mut(key.account.clone(), AccountUsage { code_size, function_count });
-        self.functions.remove_mut(key);
-        self.unsettled.remove_mut(key);
+        let _listeners = self.0.changes.send(key).unwrap_or(0);
     }
 }
 
@@ -254,13 +286,7 @@ impl View {
 async fn listed(records: &dyn Records, sealer: &Sealer) -> Result<(View, Revision)> {
     let revision = records.revision().await?;
     let mut view = View::default();
-    for_each_record(records, &Prefix::all(), |record| {
-        if record::function_key(&record.key).is_some() {
-            view.insert(record::decode(sealer, record)?);
-        }
-        Ok(())
-    })
-    .await?;
+    for_each_record(records, &Prefix::all(), |record| view.read(sealer, record)).await?;
     Ok((view, revision))
 }
 
@@ -279,9 +305,4 @@ pub(crate) async fn for_each_record(
         }
         after = page.into_iter().last().map(|record| record.key);
     }
-}
-
-/// The name that sorts before all others: `-` is the least of the characters of a name.
-fn least_name() -> FunctionName {
-    FunctionName::new("-").expect("'-' is a valid name")
 }

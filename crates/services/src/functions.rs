@@ -12,10 +12,13 @@ use std::sync::Arc;
 
 use futures_util::stream;
 use lacewing_model::function::{State, StateReason, UpdateStatus};
-use lacewing_model::{AccountId, ByteSize, Clock, Error, Function, FunctionKey, Kind, Result};
+use lacewing_model::{
+    AccountId, ByteSize, Clock, Error, Function, FunctionKey, Kind, NetworkBounds, Qualifier,
+    Result, Version, VersionKey,
+};
 use lacewing_store::seal::Sealer;
-use lacewing_store::{BlobAddress, Expect, Key, Revision, Store, StoreError};
-use tokio::sync::{Notify, Semaphore};
+use lacewing_store::{BlobAddress, Expect, Revision, Store, StoreError};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use uuid::Uuid;
 
 use crate::RuntimeCheck;
@@ -23,13 +26,19 @@ use crate::catalog::Catalog;
 use crate::identity::Identity;
 use crate::record;
 
+mod aliases;
 pub(crate) mod claims;
+mod concurrency;
 mod package;
 pub(crate) mod reconciler;
 mod request;
 mod validate;
+mod versions;
 
-pub use request::{AccountUsage, ConfigPatch, NewFunction, Package, UpdateCode};
+pub use request::{
+    AccountUsage, AliasPatch, ConfigPatch, NewAlias, NewFunction, Package, Publish, Routing,
+    UpdateCode,
+};
 
 /// Packages that are checked at the same time; each keeps one processor busy.
 const CHECKS: usize = 2;
@@ -50,6 +59,10 @@ struct Inner {
     identity: Identity,
     runtime_check: RuntimeCheck,
     code_storage: ByteSize,
+    network: NetworkBounds,
+    account_concurrency: u32,
+    /// Held while an account's concurrency is shared out anew.
+    reserving: Mutex<()>,
     checks: Semaphore,
     wanted: Notify,
 }
@@ -69,11 +82,23 @@ pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) runtime_check: RuntimeCheck,
     pub(crate) code_storage: ByteSize,
+    pub(crate) network: NetworkBounds,
+    pub(crate) account_concurrency: u32,
 }
 
 impl Functions {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, sealer, clock, catalog, identity, runtime_check, code_storage } = parts;
+        let Parts {
+            store,
+            sealer,
+            clock,
+            catalog,
+            identity,
+            runtime_check,
+            code_storage,
+            network,
+            account_concurrency,
+        } = parts;
         Self(Arc::new(Inner {
             store,
             sealer,
@@ -82,6 +107,9 @@ impl Functions {
             identity,
             runtime_check,
             code_storage,
+            network,
+            account_concurrency,
+            reserving: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
             wanted: Notify::new(),
         }))
@@ -93,9 +121,9 @@ impl Functions {
     /// `Constraint` and `Invalid` for bad values, `AlreadyExists`, `StorageExceeded`,
     /// `RequestTooLarge` for the archive.
     pub async fn create(&self, key: &FunctionKey, new: NewFunction) -> Result<Arc<Function>> {
-        refuse_publishing(new.publish)?;
         let mut config = new.config;
         validate::config(&config)?;
+        validate::network(&config, self.0.network.of(&key.account))?;
         config.environment = config.environment.filter(|environment| !environment.0.is_empty());
         if self.0.catalog.function(key).is_some() {
             return Err(already_exists(key));
@@ -106,6 +134,8 @@ impl Functions {
         self.store_package(&key.account, &code, new.zip).await?;
         let function = Function {
             key: key.clone(),
+            version: Version::Latest,
+            lineage: Uuid::new_v4(),
             config,
             code,
             state: State::Pending,
@@ -121,7 +151,10 @@ impl Functions {
         match self.put(&function, Expect::Absent).await {
             Err(StoreFailure::Overtaken) => Err(already_exists(key)),
             Err(StoreFailure::Other(error)) => Err(error),
-            Ok(revision) => self.answer(function, revision).await,
+            Ok(revision) => {
+                let created = self.answer(function, revision).await?;
+                if new.publish { self.publish_as_it_is(&created).await } else { Ok(created) }
+            }
         }
     }
 
@@ -135,7 +168,6 @@ impl Functions {
         key: &FunctionKey,
         update: UpdateCode,
     ) -> Result<Arc<Function>> {
-        refuse_publishing(update.publish)?;
         if let Some(architecture) = update.architecture {
             validate::architecture(architecture)?;
         }
@@ -154,7 +186,8 @@ impl Functions {
             return Ok(Arc::new(function));
         }
         self.store_package(&key.account, &code, update.zip.clone()).await?;
-        self.change(key, update.revision_id, change).await
+        let updated = self.change(key, update.revision_id, change).await?;
+        if update.publish { self.publish_as_it_is(&updated).await } else { Ok(updated) }
     }
 
     /// Changes a function's settings.
@@ -173,6 +206,7 @@ impl Functions {
         let change = |function: &mut Function| {
             patch.apply(&mut function.config);
             validate::config(&function.config)?;
+            validate::network(&function.config, self.0.network.of(&key.account))?;
             match &patch.role {
                 Some(role) => self.0.identity.check_role(&key.account, role),
                 None => Ok(()),
@@ -181,19 +215,25 @@ impl Functions {
         self.change(key, revision_id, change).await
     }
 
-    /// Deletes a function; its logs and its usage stay.
+    /// Deletes a function with its versions, aliases and concurrency; its logs and its usage stay.
     ///
     /// # Errors
     /// `NotFound`.
     pub async fn delete(&self, key: &FunctionKey) -> Result<()> {
-        match self.0.store.records.delete(&record::key(key), Expect::Any).await {
-            Ok(revision) => self.0.catalog.applied(revision).await,
+        let records = &self.0.store.records;
+        match records.delete(&record::key(&key.clone().into()), Expect::Any).await {
+            Ok(revision) => {
+                let gone = self.0.catalog.applied(revision).await;
+                // What belonged to it does not show any more; the reconciler sweeps it up.
+                self.0.wanted.notify_one();
+                gone
+            }
             Err(StoreError::NotFound) => Err(not_found(key)),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The function.
+    /// The unpublished version of the function.
     ///
     /// # Errors
     /// `NotFound`.
@@ -201,12 +241,28 @@ impl Functions {
         self.0.catalog.function(key).ok_or_else(|| not_found(key))
     }
 
-    /// The function's zip archive, read piece by piece.
+    /// The version that a qualifier names; for an alias the one that it stands for first.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn code(&self, key: &FunctionKey) -> Result<Package> {
-        let code = self.get(key)?.code;
+    pub fn get_named(
+        &self,
+        key: &FunctionKey,
+        qualifier: Option<&Qualifier>,
+    ) -> Result<Arc<Function>> {
+        self.0.catalog.named(key, qualifier).ok_or_else(|| {
+            let qualifier = qualifier.filter(|qualifier| **qualifier != Qualifier::Latest);
+            let arn = key.qualified_arn(qualifier.cloned());
+            Error::new(Kind::NotFound, format!("Function not found: {arn}"))
+        })
+    }
+
+    /// A version's zip archive, read piece by piece.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn code(&self, key: &FunctionKey, qualifier: Option<&Qualifier>) -> Result<Package> {
+        let code = self.get_named(key, qualifier)?.code;
         let address = BlobAddress { account: key.account.clone(), digest: code.digest };
         let blobs = Arc::clone(&self.0.store.blobs);
         if blobs.stat(&address).await?.is_none() {
@@ -262,11 +318,10 @@ impl Functions {
         key: &FunctionKey,
         known: Option<Uuid>,
     ) -> Result<(Function, Revision)> {
-        let (function, revision) = self.stored(key).await?.ok_or_else(|| not_found(key))?;
+        let found = self.stored(&key.clone().into()).await?;
+        let (function, revision) = found.ok_or_else(|| not_found(key))?;
         if known.is_some_and(|known| known != function.revision_id) {
-            let message = "The Revision Id provided does not match the latest Revision Id. Call \
-                           the GetFunction/GetAlias API to retrieve the latest Revision Id";
-            return Err(Error::new(Kind::PreconditionFailed, message));
+            return Err(outdated());
         }
         if function.state == State::Pending {
             let message = "The operation cannot be performed at this time. The function is \
@@ -279,7 +334,7 @@ impl Functions {
         Ok((function, revision))
     }
 
-    async fn stored(&self, key: &FunctionKey) -> Result<Option<(Function, Revision)>> {
+    async fn stored(&self, key: &VersionKey) -> Result<Option<(Function, Revision)>> {
         let key = record::key(key);
         match self.0.store.records.get(&key).await? {
             Some(found) => Ok(Some((record::decode(&self.0.sealer, &found)?, found.revision))),
@@ -289,7 +344,7 @@ impl Functions {
 
     async fn put(&self, function: &Function, expect: Expect) -> Result<Revision, StoreFailure> {
         let bytes = record::encode(&self.0.sealer, function).map_err(StoreFailure::Other)?;
-        let key: Key = record::key(&function.key);
+        let key = record::key(&function.version_key());
         match self.0.store.records.put(&key, bytes, expect).await {
             Ok(revision) => Ok(revision),
             Err(StoreError::Conflict { .. }) => Err(StoreFailure::Overtaken),
@@ -312,20 +367,18 @@ enum StoreFailure {
     Other(Error),
 }
 
-fn refuse_publishing(publish: bool) -> Result<()> {
-    if publish {
-        let message = "Publish is not supported by this version of Lacewing.";
-        return Err(Error::new(Kind::Unsupported, message));
-    }
-    Ok(())
-}
-
 fn already_exists(key: &FunctionKey) -> Error {
     Error::new(Kind::AlreadyExists, format!("Function already exist: {}", key.name))
 }
 
 fn not_found(key: &FunctionKey) -> Error {
     Error::new(Kind::NotFound, format!("Function not found: {}", key.arn()))
+}
+
+fn outdated() -> Error {
+    let message = "The Revision Id provided does not match the latest Revision Id. Call the \
+                   GetFunction/GetAlias API to retrieve the latest Revision Id";
+    Error::new(Kind::PreconditionFailed, message)
 }
 
 fn in_progress(key: &FunctionKey) -> Error {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lacewing_model::function::StateReason;
-use lacewing_model::{AccountId, ByteSize, Clock, Region, Result, RuntimeId, limits};
+use lacewing_model::{
+    AccountId, ByteSize, Clock, NetworkBounds, Region, Result, RuntimeId, limits,
+};
 use lacewing_store::Store;
 use lacewing_store::seal::{Sealer, TokenSealer};
 use tokio_util::sync::CancellationToken;
@@ -26,9 +28,12 @@ mod retention;
 pub mod usage;
 
 pub use catalog::Catalog;
-pub use functions::{AccountUsage, ConfigPatch, Functions, NewFunction, Package, UpdateCode};
+pub use functions::{
+    AccountUsage, AliasPatch, ConfigPatch, Functions, NewAlias, NewFunction, Package, Publish,
+    Routing, UpdateCode,
+};
 pub use identity::{Identity, Key, LookupError};
-pub use logs::{LogCursor, LogEvent, LogPage, LogQuery, Logs};
+pub use logs::{Line, Lines, LogBounds, LogCursor, LogEvent, LogPage, LogQuery, Logs};
 pub use usage::{Usage, UsageTotals};
 
 use retention::Retention;
@@ -55,10 +60,16 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long log events are kept.
     pub log_retention: Duration,
+    /// How much of the logs is kept.
+    pub log_bounds: LogBounds,
     /// How long usage records are kept.
     pub usage_retention: Duration,
     /// Most bytes of stored code an account may have.
     pub code_storage: ByteSize,
+    /// What functions get of the network at most.
+    pub network: NetworkBounds,
+    /// Concurrent invocations of an account.
+    pub account_concurrency: u32,
 }
 
 impl Options {
@@ -70,8 +81,11 @@ impl Options {
             lenient_roles: false,
             data_dir,
             log_retention: 30 * DAY,
+            log_bounds: LogBounds::default(),
             usage_retention: 400 * DAY,
             code_storage: limits::CODE_STORAGE,
+            network: NetworkBounds::default(),
+            account_concurrency: limits::ACCOUNT_CONCURRENCY,
         }
     }
 }
@@ -109,7 +123,7 @@ impl Services {
             Identity::open(&options, &store, &sealer, tokens, Arc::clone(&clock)).await?;
         let catalog = Catalog::open(Arc::clone(&store.records), Arc::clone(&sealer)).await?;
         let retention = Retention::new(Arc::clone(&store.log), Arc::clone(&clock), &options);
-        let logs = Logs::new(Arc::clone(&store.log));
+        let logs = Logs::new(Arc::clone(&store.log), options.log_bounds);
         let usage = Usage::new(Arc::clone(&store.log));
         let functions = Functions::new(functions::Parts {
             store,
@@ -119,6 +133,8 @@ impl Services {
             identity: identity.clone(),
             runtime_check,
             code_storage: options.code_storage,
+            network: options.network.clone(),
+            account_concurrency: options.account_concurrency,
         });
         Ok(Self { catalog, functions, identity, logs, usage, retention })
     }

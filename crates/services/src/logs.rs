@@ -2,19 +2,28 @@
 //!
 //! An entry of the stream is a batch of lines of one log stream, so that many lines cost one write.
 //! A reader's place is the entry and the event within it. A function's log outlives the function.
+//!
+//! Room is made before records are kept, so that what is stored is never more than its bounds allow;
+//! see `bounds`. A function whose log was cut is told so in that log, once while the server runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lacewing_model::{Error, FunctionKey, RequestId, Result, Timestamp};
-use lacewing_store::{Key, Log, Offset};
+use futures_util::future::join_all;
+use lacewing_model::{AccountId, Error, FunctionKey, RequestId, Result, Timestamp};
+use lacewing_store::{Key, Log, Offset, Prefix, StoreError, Weight};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 mod batch;
+mod bounds;
 mod cursor;
 
+pub use bounds::LogBounds;
 pub use cursor::LogCursor;
 
 /// The segment that all streams of logs have after account and region.
@@ -69,26 +78,94 @@ pub struct LogPage {
 #[derive(Clone, Debug)]
 pub struct Logs {
     log: Arc<dyn Log>,
+    bounds: LogBounds,
+    cut: Arc<Cut>,
+}
+
+/// What was forgotten before its time.
+#[derive(Debug, Default)]
+struct Cut {
+    bytes: AtomicU64,
+    /// Whose logs were cut, and whether they were told.
+    streams: Mutex<BTreeMap<Key, bool>>,
+}
+
+/// One line as it is kept: when, during which invocation, the text.
+pub type Line = (Timestamp, Option<RequestId>, Bytes);
+
+/// Lines of one log stream of a function.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    /// Whose log it is.
+    pub function: FunctionKey,
+    /// The log stream.
+    pub stream: String,
+    /// The lines, in order.
+    pub lines: Vec<Line>,
 }
 
 impl Logs {
-    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
-        Self { log }
+    pub(crate) fn new(log: Arc<dyn Log>, bounds: LogBounds) -> Self {
+        Self { log, bounds, cut: Arc::default() }
     }
 
-    /// Appends lines of one log stream; they are durable when this returns.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn append(
+    /// Keeps lines of many log streams; they are durable when this returns. One call at a time: two
+    /// at once could each make room for itself only. Gives what became of each.
+    pub async fn keep(&self, batches: Vec<Lines>) -> Vec<Result<()>> {
+        let encoded = batches.iter().map(|batch| self.encode(batch));
+        let encoded: Vec<Result<(Key, Vec<Bytes>)>> = encoded.collect();
+        if let Err(error) = self.make_room(encoded.iter().flatten()).await {
+            return batches.iter().map(|_| Err(error.clone().into())).collect();
+        }
+        let appends = encoded.into_iter().map(|encoded| async {
+            let (stream, entries) = encoded?;
+            if !entries.is_empty() {
+                self.log.append(&stream, entries, None).await?;
+            }
+            Ok(())
+        });
+        join_all(appends).await
+    }
+
+    /// Bytes of records that were forgotten since the start because others needed their room.
+    pub fn cut_bytes(&self) -> u64 {
+        self.cut.bytes.load(Ordering::Relaxed)
+    }
+
+    fn encode(&self, batch: &Lines) -> Result<(Key, Vec<Bytes>)> {
+        let stream = stream_of(&batch.function);
+        let mut entries = Vec::new();
+        if let Some((at, ..)) = batch.lines.first().filter(|_| self.cut.is_untold(&stream)) {
+            let megabytes = self.bounds.function >> 20;
+            let text = format!(
+                "LACEWING_WARNING: The oldest records of this log were dropped: the log of a \
+                 function is bounded to {megabytes} MB, and those of an account together."
+            );
+            entries = batch::encode(&batch.stream, &[(*at, None, text.into())])?;
+        }
+        entries.extend(batch::encode(&batch.stream, &batch.lines)?);
+        Ok((stream, entries))
+    }
+
+    /// Forgets what must go before these are appended.
+    async fn make_room<'a>(
         &self,
-        key: &FunctionKey,
-        stream: &str,
-        lines: Vec<(Timestamp, Option<RequestId>, Bytes)>,
-    ) -> Result<()> {
-        let entries = batch::encode(stream, &lines)?;
-        if !entries.is_empty() {
-            self.log.append(&stream_of(key), entries, None).await?;
+        coming: impl Iterator<Item = &'a (Key, Vec<Bytes>)>,
+    ) -> Result<(), StoreError> {
+        let mut incoming: BTreeMap<AccountId, BTreeMap<Key, Weight>> = BTreeMap::new();
+        for (stream, entries) in coming {
+            let Some(account) = stream.account() else { continue };
+            let bytes = entries.iter().map(|entry| entry.len() as Weight).sum::<Weight>();
+            *incoming.entry(account).or_default().entry(stream.clone()).or_default() += bytes;
+        }
+        for (account, incoming) in incoming {
+            let held = self.log.weigh(&Prefix::account(&account)).await?;
+            let is_log = |key: &Key| key.segments().first().is_some_and(|kind| kind == KIND);
+            let held = held.into_iter().filter(|(key, _)| is_log(key)).collect();
+            for (stream, most) in self.bounds.cuts(&held, &incoming) {
+                let bytes = self.log.trim_to(&stream, most).await?;
+                self.cut.note(&stream, bytes);
+            }
         }
         Ok(())
     }
@@ -159,6 +236,24 @@ impl Logs {
     async fn older(&self, source: &Key, from: u64, since: Timestamp) -> Result<Option<u64>> {
         let found = self.log.read(source, Offset::new(from), 1, Duration::ZERO).await?;
         Ok(found.first().filter(|(_, at, _)| *at < since).map(|(offset, _, _)| offset.as_u64()))
+    }
+}
+
+impl Cut {
+    /// Counts, and says once of each log that it was cut.
+    fn note(&self, stream: &Key, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut streams = self.streams.lock();
+        if !streams.contains_key(stream) {
+            tracing::warn!(%stream, bytes, "A log is too large: its oldest records were dropped.");
+            streams.insert(stream.clone(), false);
+        }
+    }
+
+    /// Whether the log was cut and was not told; it is from now on.
+    fn is_untold(&self, stream: &Key) -> bool {
+        let mut streams = self.streams.lock();
+        streams.get_mut(stream).is_some_and(|told| !std::mem::replace(told, true))
     }
 }
 

@@ -1,4 +1,5 @@
-//! A function as it is stored: JSON under `account/region/function/name`.
+//! A version of a function as it is stored: JSON under `account/region/function/name`, or
+//! `account/region/version/name/number` once it is published.
 //!
 //! The environment is sealed for its account and key before it gets here in text; nothing else of
 //! a function is secret.
@@ -8,22 +9,31 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lacewing_model::function::{Code, Environment, State, StateReason, UpdateStatus};
 use lacewing_model::{
-    AccountId, Error, Function, FunctionConfig, FunctionKey, FunctionName, Region, Result,
-    Timestamp,
+    Error, Function, FunctionConfig, FunctionKey, FunctionName, Result, Timestamp, Version,
+    VersionKey,
 };
 use lacewing_store::seal::Sealer;
 use lacewing_store::{Key, Record};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) mod alias;
+pub(crate) mod concurrency;
+pub(crate) mod numbers;
+
 /// The format this program writes; it reads this one and all before.
 const FORMAT: u32 = 1;
-/// The segment that all keys of functions have after account and region.
-const KIND: &str = "function";
+/// The segment that the keys of all functions have after account and region.
+const FUNCTION: &str = "function";
+/// The same of published versions.
+const VERSION: &str = "version";
+/// Digits of a version's number in a key, so that keys are in the order of the numbers.
+const DIGITS: usize = 20;
 
 /// What comes first, so that a newer format is refused before the rest is read.
 #[derive(Deserialize)]
-struct Version {
+struct Format {
     format: u32,
 }
 
@@ -41,26 +51,38 @@ struct Stored {
     revision_id: Uuid,
     last_modified: Timestamp,
     generation: u64,
+    /// Nil in records of before there were versions.
+    #[serde(default)]
+    lineage: Uuid,
 }
 
-/// Where a function is stored.
-pub(crate) fn key(function: &FunctionKey) -> Key {
-    Key::new(&function.account, &function.region, &[KIND, function.name.as_str()])
+/// Where a version is stored.
+pub(crate) fn key(version: &VersionKey) -> Key {
+    let FunctionKey { account, region, name } = &version.function;
+    match version.version {
+        Version::Latest => Key::new(account, region, &[FUNCTION, name.as_str()]),
+        Version::Published(number) => {
+            let number = format!("{number:0DIGITS$}");
+            Key::new(account, region, &[VERSION, name.as_str(), &number])
+        }
+    }
 }
 
-/// The function whose record is under `key`, if it is that of a function.
-pub(crate) fn function_key(key: &Key) -> Option<FunctionKey> {
-    let mut parts = key.as_str().split('/');
-    let (account, region) = (parts.next()?, parts.next()?);
-    if parts.next()? != KIND {
+/// The version whose record is under `key`, if it is that of a version.
+pub(crate) fn version_key(key: &Key) -> Option<VersionKey> {
+    let kind = key.as_str().split('/').nth(2)?;
+    if kind != FUNCTION && kind != VERSION {
         return None;
     }
-    let [_, name] = <[String; 2]>::try_from(key.segments()).ok()?;
-    Some(FunctionKey {
-        account: AccountId::new(account).ok()?,
-        region: Region::new(region).ok()?,
-        name: FunctionName::new(&name).ok()?,
-    })
+    let (name, version) = match key.segments().as_slice() {
+        [_, name] if kind == FUNCTION => (FunctionName::new(name), Version::Latest),
+        [_, name, number] if kind == VERSION => {
+            (FunctionName::new(name), Version::Published(number.parse().ok()?))
+        }
+        _ => return None,
+    };
+    let function = FunctionKey { account: key.account()?, region: key.region()?, name: name.ok()? };
+    Some(VersionKey { function, version })
 }
 
 /// The bytes to store.
@@ -69,7 +91,7 @@ pub(crate) fn encode(sealer: &Sealer, function: &Function) -> Result<Bytes> {
         Some(environment) => {
             let plain = serde_json::to_vec(environment)
                 .map_err(|error| Error::internal("An environment could not be written.", error))?;
-            let sealed = sealer.seal(&function.key.account, &key(&function.key), &plain);
+            let sealed = sealer.seal(&function.key.account, &key(&function.version_key()), &plain);
             Some(STANDARD.encode(sealed))
         }
         None => None,
@@ -85,25 +107,16 @@ pub(crate) fn encode(sealer: &Sealer, function: &Function) -> Result<Bytes> {
         revision_id: function.revision_id,
         last_modified: function.last_modified,
         generation: function.generation,
+        lineage: function.lineage,
     };
-    let bytes = serde_json::to_vec(&stored)
-        .map_err(|error| Error::internal("A function could not be written.", error))?;
-    Ok(bytes.into())
+    write(&stored)
 }
 
 /// Reads and unseals a record.
 pub(crate) fn decode(sealer: &Sealer, record: &Record) -> Result<Function> {
-    let unreadable = |error: serde_json::Error| {
-        Error::internal(format!("The record {} is unreadable.", record.key), error)
-    };
-    let key = function_key(&record.key)
+    let VersionKey { function: key, version } = version_key(&record.key)
         .ok_or_else(|| Error::internal("Not a function's record.", record.key.to_string()))?;
-    let Version { format } = serde_json::from_slice(&record.value).map_err(unreadable)?;
-    if format > FORMAT {
-        let problem = format!("it has format {format}, this program knows formats up to {FORMAT}");
-        return Err(Error::internal(format!("The record {} is too new.", record.key), problem));
-    }
-    let stored: Stored = serde_json::from_slice(&record.value).map_err(unreadable)?;
+    let stored: Stored = read(record)?;
     let mut config = stored.config;
     config.environment = match &stored.environment {
         Some(text) => Some(unseal(sealer, &key, &record.key, text)?),
@@ -111,6 +124,8 @@ pub(crate) fn decode(sealer: &Sealer, record: &Record) -> Result<Function> {
     };
     Ok(Function {
         key,
+        version,
+        lineage: stored.lineage,
         config,
         code: stored.code,
         state: stored.state,
@@ -120,6 +135,26 @@ pub(crate) fn decode(sealer: &Sealer, record: &Record) -> Result<Function> {
         last_modified: stored.last_modified,
         generation: stored.generation,
     })
+}
+
+/// The bytes of a record.
+fn write(stored: &impl Serialize) -> Result<Bytes> {
+    let bytes = serde_json::to_vec(stored)
+        .map_err(|error| Error::internal("A record could not be written.", error))?;
+    Ok(bytes.into())
+}
+
+/// Reads a record of this format or one before.
+fn read<T: DeserializeOwned>(record: &Record) -> Result<T> {
+    let unreadable = |error: serde_json::Error| {
+        Error::internal(format!("The record {} is unreadable.", record.key), error)
+    };
+    let Format { format } = serde_json::from_slice(&record.value).map_err(unreadable)?;
+    if format > FORMAT {
+        let problem = format!("it has format {format}, this program knows formats up to {FORMAT}");
+        return Err(Error::internal(format!("The record {} is too new.", record.key), problem));
+    }
+    serde_json::from_slice(&record.value).map_err(unreadable)
 }
 
 fn unseal(sealer: &Sealer, function: &FunctionKey, key: &Key, text: &str) -> Result<Environment> {

@@ -39,6 +39,10 @@ pub struct UsageTotals {
     pub bytes_in: u64,
     /// Bytes of all answers.
     pub bytes_out: u64,
+    /// Bytes received from the network.
+    pub network_in: u64,
+    /// Bytes sent to the network.
+    pub network_out: u64,
 }
 
 impl UsageTotals {
@@ -51,6 +55,8 @@ impl UsageTotals {
         self.memory_mb_ms = self.memory_mb_ms.saturating_add(memory);
         self.bytes_in = self.bytes_in.saturating_add(record.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(record.bytes_out);
+        self.network_in = self.network_in.saturating_add(record.network_in);
+        self.network_out = self.network_out.saturating_add(record.network_out);
     }
 }
 

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "services/collector.rs"]
 mod collector;
+#[path = "services/concurrency.rs"]
+mod concurrency;
 #[path = "services/durability.rs"]
 mod durability;
 #[path = "services/functions.rs"]
@@ -14,3 +16,5 @@ mod identity;
 mod logs;
 #[path = "services/usage.rs"]
 mod usage;
+#[path = "services/versions.rs"]
+mod versions;

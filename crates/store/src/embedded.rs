@@ -18,7 +18,7 @@
 //! An answer is given only after its transaction is on the disk. When the disk is full, requests
 //! fail with [`StoreError::Full`] and what was answered before stays.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -75,13 +75,42 @@ impl Closer {
     }
 }
 
-/// Opens the store in `dir`, which is made if it does not exist.
+/// A data directory that this process alone may use, with a format that it knows. Nothing of it is
+/// open yet, and no thread runs.
+#[derive(Debug)]
+pub struct Claim {
+    dir: PathBuf,
+    lock: directory::Lock,
+}
+
+/// Claims `dir`, which is made if it does not exist.
 ///
 /// # Errors
-/// [`StoreError::Locked`] if another process has it open, [`StoreError::FormatTooNew`] if a newer
-/// program has written it.
+/// [`StoreError::Locked`] if another process has it, [`StoreError::FormatTooNew`] if a newer program
+/// has written it.
+pub fn claim(dir: &Path) -> Result<Claim> {
+    Ok(Claim { lock: directory::prepare(dir)?, dir: dir.to_owned() })
+}
+
+/// Claims `dir` and opens the store in it.
+///
+/// # Errors
+/// Those of [`claim`] and [`Claim::open`].
 pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Store> {
-    let lock = directory::prepare(dir)?;
+    claim(dir)?.open(clock)
+}
+
+impl Claim {
+    /// Opens the store and starts its threads.
+    ///
+    /// # Errors
+    /// If its files cannot be read or written.
+    pub fn open(self, clock: Arc<dyn Clock>) -> Result<Store> {
+        start(&self.dir, self.lock, clock)
+    }
+}
+
+fn start(dir: &Path, lock: directory::Lock, clock: Arc<dyn Clock>) -> Result<Store> {
     let mut connection = database::open(dir)?;
     database::migrate(&mut connection, database::MIGRATIONS)?;
     directory::write_format(dir)?;

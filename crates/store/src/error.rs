@@ -27,6 +27,9 @@ pub enum StoreError {
     /// The watch has missed deletions and cannot say which: list again.
     #[error("the watch fell behind")]
     Gap,
+    /// The queues of the message's account hold as much as the caller allows. Nothing was put.
+    #[error("the account's queues are full")]
+    OverLoad,
     /// The operating system or the database failed.
     #[error("could not {operation}")]
     Io {
@@ -107,6 +110,7 @@ impl From<StoreError> for Error {
         let kind = match &error {
             StoreError::NotFound => Kind::NotFound,
             StoreError::Conflict { .. } => Kind::PreconditionFailed,
+            StoreError::OverLoad => Kind::Unavailable,
             StoreError::Full | StoreError::Closed | StoreError::Gap => Kind::Unavailable,
             _ => return Self::internal("The store failed.", error),
         };

@@ -61,6 +61,11 @@ impl Key {
         Region::new(self.0.split('/').nth(1)?).ok()
     }
 
+    /// The first segment, which the keys of one account have in common.
+    pub(crate) fn owner(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
     /// Wraps a text that came out of [`Key::as_str`].
     pub(crate) fn from_stored(text: &str) -> Self {
         Self(text.into())

@@ -36,8 +36,8 @@ pub use blobs::{BlobAddress, Blobs, ByteStream};
 pub use error::{Result, StoreError};
 pub use key::{Key, Prefix};
 pub use leases::{Lease, Leases};
-pub use log::{Log, Offset};
-pub use queue::{Dedup, Depth, Message, MessageId, Peeked, Queue, Receipt};
+pub use log::{Log, Offset, Weight};
+pub use queue::{Dedup, Depth, Load, Message, MessageId, Peeked, Queue, Receipt};
 pub use records::{Change, Expect, Record, Records, Revision, Watch};
 
 /// A boxed future that may move between threads.

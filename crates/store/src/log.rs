@@ -37,6 +37,9 @@ impl Offset {
     }
 }
 
+/// Bytes of the entries that a stream holds.
+pub type Weight = u64;
+
 /// Append-only streams; a stream begins to exist with its first entry.
 pub trait Log: fmt::Debug + Send + Sync {
     /// Appends the entries at consecutive offsets, all or none, and answers the first. When this
@@ -65,6 +68,14 @@ pub trait Log: fmt::Debug + Send + Sync {
 
     /// Forgets all entries that were appended before `before`.
     fn trim_older<'a>(&'a self, stream: &'a Key, before: Timestamp) -> BoxFuture<'a, Result<()>>;
+
+    /// Forgets the oldest entries until at most `most` bytes are left, and answers how many bytes
+    /// were forgotten.
+    fn trim_to<'a>(&'a self, stream: &'a Key, most: Weight) -> BoxFuture<'a, Result<Weight>>;
+
+    /// The bytes of the entries of each stream under `prefix` that holds some, in byte order of
+    /// the keys. They are exact after a crash as well.
+    fn weigh<'a>(&'a self, prefix: &'a Prefix) -> BoxFuture<'a, Result<Vec<(Key, Weight)>>>;
 
     /// The streams under `prefix` that hold an entry, in byte order.
     fn streams<'a>(&'a self, prefix: &'a Prefix) -> BoxFuture<'a, Result<Vec<Key>>>;

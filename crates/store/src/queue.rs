@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use lacewing_model::Timestamp;
+use lacewing_model::{AccountId, Timestamp};
 
-use crate::{BoxFuture, Key, Prefix, Result};
+use crate::{BoxFuture, Key, Prefix, Result, StoreError};
 
 /// Most messages that one [`Queue::take`] or [`Queue::peek`] answers.
 pub const LARGEST_TAKE: usize = 1_000;
@@ -59,6 +59,17 @@ pub struct Message {
     pub group: Option<String>,
     /// Puts the message once, however often it is called.
     pub dedup: Option<Dedup>,
+    /// Refused if the queues of its account would hold more than this with it.
+    pub within: Option<Load>,
+}
+
+/// Messages and the bytes of their bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How many messages.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
 }
 
 /// The right to finish one message that was taken.
@@ -104,7 +115,8 @@ pub struct Depth {
 
 /// Work that is done at least once; a queue begins to exist with its first message.
 pub trait Queue: fmt::Debug + Send + Sync {
-    /// Adds a message. When this returns, it survives a loss of power.
+    /// Adds a message. When this returns, it survives a loss of power. Fails with
+    /// [`StoreError::OverLoad`] if `within` does not allow it.
     fn put<'a>(&'a self, queue: &'a Key, message: Message) -> BoxFuture<'a, Result<MessageId>>;
 
     /// Takes up to `max` messages, the longest due first, and hides them for `visibility`. If there
@@ -120,7 +132,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Hides the message for `by` from now on.
     ///
     /// Like [`Queue::ack`] and [`Queue::release`] it fails with
-    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the receipt is void: the message
+    /// [`StoreError::NotFound`] if the receipt is void: the message
     /// was taken again, released, or is gone.
     fn extend<'a>(&'a self, receipt: &'a Receipt, by: Duration) -> BoxFuture<'a, Result<()>>;
 
@@ -133,6 +145,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Counts the queue's messages.
     fn depth<'a>(&'a self, queue: &'a Key) -> BoxFuture<'a, Result<Depth>>;
 
+    /// What all queues of the account hold, messages in flight too. It is exact after a crash as well.
+    fn load<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Load>>;
+
     /// Removes all messages, those in flight too, and answers how many there were. What was
     /// remembered for deduplication stays.
     fn purge<'a>(&'a self, queue: &'a Key) -> BoxFuture<'a, Result<u64>>;
@@ -142,6 +157,34 @@ pub trait Queue: fmt::Debug + Send + Sync {
 
     /// The queues under `prefix` that hold a message, in byte order.
     fn queues<'a>(&'a self, prefix: &'a Prefix) -> BoxFuture<'a, Result<Vec<Key>>>;
+}
+
+impl Load {
+    /// One message with a body of so many bytes.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        Self { messages: 1, bytes: u64::try_from(body.len()).unwrap_or(u64::MAX) }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let messages = self.messages.saturating_add(other.messages);
+        Self { messages, bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    /// What is left without `other`.
+    #[must_use]
+    pub(crate) fn minus(self, other: Self) -> Self {
+        let messages = self.messages.saturating_sub(other.messages);
+        Self { messages, bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    /// What there is with `more`, if that is within the bound.
+    pub(crate) fn admit(self, more: Self, bound: Option<Self>) -> Result<Self> {
+        let load = self.plus(more);
+        let is_within = |bound: Self| load.messages <= bound.messages && load.bytes <= bound.bytes;
+        if bound.is_none_or(is_within) { Ok(load) } else { Err(StoreError::OverLoad) }
+    }
 }
 
 /// How long a waiting take sleeps before it looks again: until the next message is due, but not too

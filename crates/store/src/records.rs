@@ -56,6 +56,18 @@ pub enum Expect {
     Revision(Revision),
 }
 
+impl Expect {
+    /// Whether a record at `current`, or none, is what was expected.
+    pub(crate) fn check(self, current: Option<Revision>) -> Result<()> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Absent if current.is_none() => Ok(()),
+            Self::Revision(revision) if current == Some(revision) => Ok(()),
+            Self::Absent | Self::Revision(_) => Err(StoreError::Conflict { current }),
+        }
+    }
+}
+
 /// A change that a watch tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lacewing-gateway", &["model", "services", "invoke"]),
     ("lacewing-node", &["model", "store", "sandbox", "runtime", "services", "invoke", "gateway"]),
     ("lacewing", &["model", "archive", "sandbox", "gateway", "node"]),
-    ("lacewing-bench", &["model", "gateway"]),
+    ("lacewing-bench", &["model", "gateway", "invoke", "sandbox"]),
     ("xtask", &[]),
 ];
 

@@ -4,10 +4,11 @@ mod elf;
 mod report;
 mod sample;
 
+use std::path::Path;
 use std::time::Duration;
 
 use lacewing_node::telemetry::{self, LogFormat};
-use lacewing_node::{Config, Node, Settings, config::Isolation};
+use lacewing_node::{Config, Keep, Node, Prepared, Settings, config::Isolation};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use self::report::Report;
 use self::sample::Sample;
 use crate::args::Remote;
 use crate::client::Client;
-use crate::commands::serve;
+use crate::commands::{on_all_cores, serve};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::lambda::InvokeOptions;
@@ -54,7 +55,7 @@ struct Call {
     report: Report,
 }
 
-pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
+pub(crate) fn run(args: &Args, output: Output) -> Result<()> {
     telemetry::install(LogFormat::Text, "warn").map_err(|error| Error::usage(error.to_string()))?;
     let scratch = Scratch::new("demo")
         .map_err(|error| Error::server("cannot make a temporary directory").caused_by(&error))?;
@@ -65,39 +66,52 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
         ..Config::default()
     };
     let settings = Settings::check(&config).map_err(|error| Error::bug(error.to_string()))?;
+    let exe = serve::this_program()?;
+    let packed = Sample::ALL.into_iter().map(|sample| Ok((sample, sample.zip(&exe)?)));
+    let packed: Vec<_> = packed.collect::<Result<_>>()?;
+    let clearable = scratch.path().parent().map(Path::to_owned).into_iter().collect();
+    let own = Keep { writable: vec![scratch.path().to_owned()], clearable, ..Keep::default() };
+    let prepared = Prepared::new(settings, &exe, own);
+    let prepared = prepared.map_err(|error| serve::start_failed(&error))?;
+    let shown = on_all_cores(present(prepared, packed, args.keep, output));
+    drop(scratch);
+    shown
+}
+
+/// Each sample with its archive.
+type Packed = Vec<(Sample, Vec<u8>)>;
+
+async fn present(prepared: Prepared, packed: Packed, keep: bool, output: Output) -> Result<()> {
     let signals = serve::Signals::listen()?;
-    let program = serve::this_program()?;
-    let node =
-        Node::start(settings, &program).await.map_err(|error| serve::start_failed(&error))?;
+    let node = Node::start(prepared).await.map_err(|error| serve::start_failed(&error))?;
     let shown = tokio::select! {
-        shown = show(&node, args.keep, output) => shown,
+        shown = show(&node, packed, keep, output) => shown,
         fault = node.run(&signals.stop) => match fault {
             Ok(()) => Err(Error::user("interrupted")),
             Err(fault) => Err(Error::server("the server stopped").caused_by(&fault)),
         },
     };
-    if shown.is_ok() && args.keep {
+    if shown.is_ok() && keep {
         say_how_to_talk(&node, output)?;
         let ran = node.run(&signals.stop).await;
         ran.map_err(|fault| Error::server("the server stopped").caused_by(&fault))?;
     }
     node.shutdown().await;
-    drop(scratch);
     shown
 }
 
-async fn show(node: &Node, keep: bool, output: Output) -> Result<()> {
+async fn show(node: &Node, packed: Packed, keep: bool, output: Output) -> Result<()> {
     let ready = node.ready();
     let client = client_of(node)?;
     let (mut rows, mut skipped) = (Vec::new(), Vec::new());
-    for sample in Sample::ALL {
+    for (sample, zip) in packed {
         let Some(runtime) = sample.runtime(&ready.runtimes) else {
             output.note(&format!("skipped {}: {}", sample.name(), sample.missing()));
             skipped.push(json!({ "function": sample.name(), "reason": sample.missing() }));
             continue;
         };
         let spinner = output.spinner(format!("{} on {runtime}", sample.name()));
-        rows.push(try_out(&client, sample, runtime).await?);
+        rows.push(try_out(&client, sample, zip, runtime).await?);
         spinner.finish_and_clear();
     }
     if !keep {
@@ -122,9 +136,8 @@ fn client_of(node: &Node) -> Result<Client> {
 }
 
 /// Deploys a function and invokes it cold and warm.
-async fn try_out(client: &Client, sample: Sample, runtime: String) -> Result<Row> {
+async fn try_out(client: &Client, sample: Sample, zip: Vec<u8>, runtime: String) -> Result<Row> {
     let name = sample.name();
-    let zip = sample.zip(&serve::this_program()?)?;
     let info = client.admin("info").await?;
     let account = info["account"].as_str().unwrap_or_default();
     let settings = json!({

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lacewing_model::Network;
 use serde_json::{Map, Value, json};
 
 use crate::args::Remote;
@@ -20,7 +21,7 @@ const OLD_CODE: &str =
 /// Runtime and handler are found by looking: a Python file with `lambda_handler` or `handler`, a
 /// JavaScript file that exports `handler`, an executable `bootstrap`. A file `lacewing.toml` in the
 /// directory says it better, with the keys name, runtime, handler, role, description, memory, timeout,
-/// ephemeral_storage and the table `[environment]`; flags win over it.
+/// ephemeral_storage, network and the table `[environment]`; flags win over it.
 ///
 /// Of a directory these stay behind: .git, .hg, .svn, .idea, .vscode, .DS_Store, __pycache__, *.pyc,
 /// .venv, venv, .tox, .pytest_cache, .mypy_cache, .ruff_cache, .npm, .aws, .env, .gitignore,
@@ -55,6 +56,10 @@ pub(crate) struct Args {
     /// Size of /tmp in MB
     #[arg(long, value_name = "MB")]
     ephemeral_storage: Option<u32>,
+    /// What it may reach: `none`, or `egress` for what the server lets functions reach; kept in the
+    /// variable LACEWING_NETWORK
+    #[arg(long, value_name = "none|egress", value_parser = network)]
+    network: Option<Network>,
     /// An environment variable; all that are given replace those of the manifest
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -136,6 +141,7 @@ fn wanted(args: Args, manifest: &Manifest) -> Manifest {
         memory: args.memory.or(manifest.memory),
         timeout: args.timeout.or(manifest.timeout),
         ephemeral_storage: args.ephemeral_storage.or(manifest.ephemeral_storage),
+        network: args.network.or(manifest.network),
         environment: environment.or(manifest.environment),
     }
 }
@@ -182,7 +188,7 @@ async fn settings(
         ("MemorySize", wanted.memory.map(Value::from)),
         ("Timeout", wanted.timeout.map(Value::from)),
         ("EphemeralStorage", wanted.ephemeral_storage.map(|mb| json!({ "Size": mb }))),
-        ("Environment", wanted.environment.as_ref().map(|all| json!({ "Variables": all }))),
+        ("Environment", environment(wanted, existing).map(|all| json!({ "Variables": all }))),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -190,6 +196,30 @@ async fn settings(
         }
     }
     Ok(settings)
+}
+
+/// The variables, with the choice of network among them: the one that was made now, else the one
+/// that was made before.
+fn environment(wanted: &Manifest, existing: Option<&Value>) -> Option<Map<String, Value>> {
+    let old = existing.and_then(|it| it["Environment"]["Variables"].as_object());
+    let given = wanted.environment.as_ref().map(|given| {
+        given.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+    });
+    let chosen = match wanted.network {
+        Some(network) => Some(Value::from(network.to_string())),
+        None => old.and_then(|old| old.get(Network::VARIABLE)).cloned(),
+    };
+    let mut variables: Map<String, Value> = match (given, wanted.network) {
+        (Some(given), _) => given,
+        (None, Some(_)) => old.cloned().unwrap_or_default(),
+        (None, None) => return None,
+    };
+    if let Some(chosen) = chosen
+        && (wanted.network.is_some() || !variables.contains_key(Network::VARIABLE))
+    {
+        variables.insert(Network::VARIABLE.to_owned(), chosen);
+    }
+    Some(variables)
 }
 
 fn speaks(runtime: &str, language: Language) -> bool {
@@ -230,6 +260,10 @@ async fn role(client: &Client, role: &str) -> Result<String> {
     Ok(format!("arn:aws:iam::{account}:role/{role}"))
 }
 
+fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|_| "expected none or egress".to_owned())
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -254,6 +288,7 @@ mod tests {
             memory: None,
             timeout: None,
             ephemeral_storage: None,
+            network: None,
             env: Vec::new(),
             remote: Remote::default(),
         }
@@ -273,6 +308,26 @@ mod tests {
         assert_eq!(wanted.name.as_deref(), Some("flag"));
         assert_eq!(wanted.memory, Some(256));
         assert_eq!(wanted.environment, Some(BTreeMap::from([("B".into(), "2".into())])));
+    }
+
+    #[test]
+    fn the_choice_of_network_is_kept_until_another_is_made() {
+        let old = json!({"Environment": {"Variables": {"A": "1", "LACEWING_NETWORK": "none"}}});
+        let variables = |manifest: Manifest, existing: Option<&Value>| {
+            environment(&manifest, existing).map(Value::from)
+        };
+        let none = Manifest { network: Some(Network::None), ..Manifest::default() };
+        let made = json!({"LACEWING_NETWORK": "none"});
+        assert_eq!(variables(none.clone(), None), Some(made));
+        assert_eq!(variables(Manifest::default(), Some(&old)), None);
+        let environment = Some(BTreeMap::from([("B".to_owned(), "2".to_owned())]));
+        let other = Manifest { environment, ..Manifest::default() };
+        let kept = json!({"B": "2", "LACEWING_NETWORK": "none"});
+        assert_eq!(variables(other, Some(&old)), Some(kept));
+        let egress = Manifest { network: Some(Network::Egress), ..Manifest::default() };
+        let changed = variables(egress, Some(&old)).unwrap_or_default();
+        assert_eq!(changed["A"], "1");
+        assert_eq!(changed["LACEWING_NETWORK"], "egress");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `lacewing invoke`
 
+mod stream;
+
 use std::io::Read;
 
 use bytes::Bytes;
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     /// Print the payload's bytes as they came, without a line feed
     #[arg(long)]
     raw: bool,
+    /// Print the pieces of a streamed response as they come, with --output json one document a line
+    #[arg(long, conflicts_with = "is_async")]
+    stream: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -45,13 +50,20 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
         is_async: args.is_async,
         wants_log: args.log,
     };
+    if args.stream {
+        return stream::run(&args, payload, options, output).await;
+    }
     let invoked = Client::find(&args.remote)?.invoke(&args.name, payload, options).await?;
     print(&args, &invoked, output)?;
     match &invoked.function_error {
         None => Ok(()),
-        Some(kind) => Err(Error::function(format!("the function failed ({kind})"))
-            .hint(format!("`lacewing logs {}` shows what it wrote", args.name))),
+        Some(kind) => Err(failed(kind, &args)),
     }
+}
+
+fn failed(kind: &str, args: &Args) -> Error {
+    Error::function(format!("the function failed ({kind})"))
+        .hint(format!("`lacewing logs {}` shows what it wrote", args.name))
 }
 
 fn print(args: &Args, invoked: &Invoked, output: Output) -> Result<()> {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use lacewing_model::Kind;
 use lacewing_node::config::{Cpu, Isolation};
 use lacewing_node::telemetry::{self, LogFormat};
-use lacewing_node::{Config, Node, Ready, Settings, StartError};
+use lacewing_node::{Config, Keep, Node, Prepared, Ready, Settings, StartError};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::commands::on_all_cores;
 use crate::error::{Error, Result};
 use crate::output::Output;
 
@@ -76,7 +77,7 @@ enum LogFormatArg {
     Json,
 }
 
-pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
+pub(crate) fn run(args: Args, output: Output) -> Result<()> {
     let format = match args.log_format {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
@@ -84,9 +85,14 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     telemetry::install(format, "info").map_err(|error| Error::usage(error.to_string()))?;
     let settings = Settings::check(&config(args)?)
         .map_err(|error| Error::usage(format!("the configuration is wrong: {error}")))?;
+    let prepared = Prepared::new(settings, &this_program()?, Keep::default());
+    let prepared = prepared.map_err(|error| start_failed(&error))?;
+    on_all_cores(serve(prepared, output))
+}
+
+async fn serve(prepared: Prepared, output: Output) -> Result<()> {
     let signals = Signals::listen()?;
-    let exe = this_program()?;
-    let node = Node::start(settings, &exe).await.map_err(|error| start_failed(&error))?;
+    let node = Node::start(prepared).await.map_err(|error| start_failed(&error))?;
     output.row(&ready_document(node.ready()), |_| ready_line(node.ready()))?;
     let ran = node.run(&signals.stop).await;
     tokio::select! {
@@ -180,9 +186,11 @@ pub(crate) fn start_failed(error: &StartError) -> Error {
         StartError::Part { source, .. } if source.kind() == Kind::Invalid => {
             Error::usage(format!("the configuration is wrong: {}", source.public()))
         }
-        StartError::DataDir { .. } | StartError::Store(_) | StartError::Part { .. } => {
-            Error::server("cannot start").caused_by(error)
-        }
+        StartError::Network { .. } => Error::server(error.to_string()),
+        StartError::DataDir { .. }
+        | StartError::Store(_)
+        | StartError::Surrender(_)
+        | StartError::Part { .. } => Error::server("cannot start").caused_by(error),
     }
 }
 
@@ -210,7 +218,20 @@ fn ready_line(ready: &Ready) -> String {
         runtimes => format!("runtimes {}", runtimes.join(" ")),
     };
     let (address, dir) = (ready.address, ready.data_dir.display());
-    format!("ready: http://{address}, data {dir}, isolation {isolation}, {functions}, {runtimes}")
+    let network = network(ready);
+    format!(
+        "ready: http://{address}, data {dir}, isolation {isolation}, network {network}, {functions}, \
+         {runtimes}"
+    )
+}
+
+/// Whether functions get out, in a few words.
+fn network(ready: &Ready) -> String {
+    match (ready.network.in_force, ready.network.by) {
+        (true, None) => "egress".to_owned(),
+        (true, Some(program)) => format!("egress by {program}"),
+        (false, _) => format!("none ({})", ready.network.detail),
+    }
 }
 
 /// The isolation in force, in a few words.
@@ -224,6 +245,8 @@ pub(crate) fn isolation(ready: &Ready) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lacewing_node::Egress;
+
     use super::*;
 
     #[test]
@@ -257,13 +280,23 @@ mod tests {
             data_dir: "/d".into(),
             isolation_is_full: true,
             lacks: Vec::new(),
+            network: Egress {
+                in_force: true,
+                by: None,
+                detail: "IPv4 and IPv6".into(),
+                remedy: String::new(),
+            },
             functions: 1,
             runtimes: vec!["python3.11".into(), "nodejs20.x".into()],
         };
-        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation full, 1 function, runtimes python3.11 nodejs20.x");
+        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation full, network egress, 1 function, runtimes python3.11 nodejs20.x");
+        ready.network.by = Some("pasta");
+        assert!(ready_line(&ready).contains(", network egress by pasta, "));
         ready.isolation_is_full = false;
         ready.lacks = vec!["cgroup".into()];
+        ready.network.in_force = false;
+        ready.network.detail = "an ordinary user needs pasta".into();
         ready.runtimes.clear();
-        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation partial (lacks cgroup), 1 function, no interpreters found");
+        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation partial (lacks cgroup), network none (an ordinary user needs pasta), 1 function, no interpreters found");
     }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use lacewing_model::Network;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub(crate) struct Manifest {
     pub(crate) timeout: Option<u32>,
     /// Size of `/tmp` in MB.
     pub(crate) ephemeral_storage: Option<u32>,
+    /// What it may reach, `none` or `egress`.
+    pub(crate) network: Option<Network>,
     /// Environment variables.
     pub(crate) environment: Option<BTreeMap<String, String>>,
 }

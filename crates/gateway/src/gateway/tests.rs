@@ -242,11 +242,12 @@ async fn what_is_not_supported_is_refused_by_name() {
     let reply = server.call(Method::POST, "/2015-03-31/functions", &input).await;
     assert_eq!(reply.error(), "InvalidParameterValueException");
     assert!(reply.json()["message"].as_str().expect("text").contains("Layers"));
-    let reply =
-        server.call(Method::POST, "/2015-03-31/functions/x/aliases", &json!({"Name": "a"})).await;
+    let reply = server
+        .call(Method::POST, "/2021-10-31/functions/x/url", &json!({"AuthType": "NONE"}))
+        .await;
     assert_eq!(reply.status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(reply.error(), "NotImplementedException");
-    assert!(reply.json()["message"].as_str().expect("text").contains("CreateAlias"));
+    assert!(reply.json()["message"].as_str().expect("text").contains("CreateFunctionUrlConfig"));
     let reply = server.call(Method::GET, "/2015-03-31/nothing", &Value::Null).await;
     assert_eq!((reply.status, reply.error()), (StatusCode::NOT_FOUND, "UnknownOperationException"));
     server.end().await;
@@ -437,3 +438,4 @@ async fn an_endpoint_inside_a_sandbox_serves_the_same_until_it_is_closed() {
 }
 
 mod access;
+mod slow;

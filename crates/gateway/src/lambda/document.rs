@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lacewing_model::function::{State, StateReason, UpdateStatus};
-use lacewing_model::{Function, Qualifier, Timestamp};
+use lacewing_model::{Function, Qualifier, Timestamp, hex};
 use serde_json::{Map, Value, json};
 
 /// How much of a function is described.
@@ -39,7 +39,7 @@ pub(crate) fn configuration(
         "MemorySize": config.memory_mb,
         "LastModified": modified(function.last_modified),
         "CodeSha256": BASE64_STANDARD.encode(function.code.digest.as_bytes()),
-        "Version": "$LATEST",
+        "Version": function.version.to_string(),
         "TracingConfig": {"Mode": "PassThrough"},
         "RevisionId": function.revision_id.to_string(),
         "PackageType": "Zip",
@@ -116,8 +116,7 @@ fn modified(moment: Timestamp) -> String {
 
 /// What stands for the version of a runtime: 64 hexadecimal digits.
 fn runtime_hash(runtime: &str) -> String {
-    let hash = digest::digest(&digest::SHA256, runtime.as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest::digest(&digest::SHA256, runtime.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

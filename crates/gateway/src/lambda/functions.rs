@@ -1,13 +1,14 @@
 //! The operations on functions: from request documents to our services and back.
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use lacewing_model::{
-    Error, Function, FunctionConfig, FunctionKey, FunctionName, Kind, Qualifier, Result, limits,
+    Error, Function, FunctionConfig, FunctionName, Kind, Qualifier, Result, Version, VersionKey,
+    limits,
 };
 use lacewing_services::{ConfigPatch, NewFunction, UpdateCode};
 use serde::de::DeserializeOwned;
@@ -23,12 +24,9 @@ use crate::lambda::input::{
     self, CreateFunction, Numbers, UpdateFunctionCode, UpdateFunctionConfiguration,
 };
 use crate::lambda::name::{self, Target};
-use crate::lambda::{Route, settings};
+use crate::lambda::{Route, concurrency, page, settings};
 use crate::query;
 use crate::sigv4::Signer;
-
-/// Functions of one page: most that AWS returns, and most that may be asked for.
-const PAGE: (usize, usize) = (50, 10_000);
 
 /// `CreateFunction`.
 pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
@@ -37,10 +35,11 @@ pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
     let target = name::resolve(inner, &call, "lambda:CreateFunction", function_name)?;
     target.require_unqualified()?;
     authorize(inner, &call, "lambda:CreateFunction", &target.key.arn().to_string())?;
+    let publish = input.publish.unwrap_or(false);
     let (config, zip) = new_function(input, &target.key.name)?;
-    let new = NewFunction { config, zip, publish: false };
+    let new = NewFunction { config, zip, publish };
     let function = inner.services.functions.create(&target.key, new).await?;
-    Ok(document(route, &configuration(&function, None, Extent::Whole)))
+    Ok(document(route, &changed(&function)))
 }
 
 /// `GetFunction`.
@@ -48,10 +47,13 @@ pub(crate) fn get(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let (target, function) = find(inner, call, "lambda:GetFunction", &route.resource)?;
     let mut answer = json!({
         "Configuration": configuration(&function, target.qualifier.as_ref(), Extent::Whole),
-        "Code": {"RepositoryType": "S3", "Location": link(inner, call, &target.key)?},
+        "Code": {"RepositoryType": "S3", "Location": link(inner, call, &function.version_key())?},
     });
     if !function.config.tags.is_empty() {
         answer["Tags"] = json!(function.config.tags);
+    }
+    if let Some(reserved) = inner.services.functions.reserved(&target.key)? {
+        answer["Concurrency"] = concurrency::document(reserved);
     }
     Ok(document(route, &answer))
 }
@@ -68,9 +70,9 @@ pub(crate) fn get_configuration(inner: &Inner, call: &Call, route: &Route) -> An
 pub(crate) fn list(inner: &Inner, call: &Call, route: &Route) -> Answer {
     authorize(inner, call, "lambda:ListFunctions", "*")?;
     let query = call.parts.uri.query();
-    let qualifier = match query::parameter(query, "FunctionVersion")?.as_deref() {
-        None => None,
-        Some("ALL") => Some(Qualifier::Latest),
+    let with_versions = match query::parameter(query, "FunctionVersion")?.as_deref() {
+        None => false,
+        Some("ALL") => true,
         Some(other) => return Err(not_among(other, "functionVersion", "ALL").into()),
     };
     let region = &inner.options.region;
@@ -81,24 +83,21 @@ pub(crate) fn list(inner: &Inner, call: &Call, route: &Route) -> Answer {
         }
         _ => {}
     }
-    let limit = page_size(query)?;
-    let after =
-        query::parameter(query, "Marker")?.map(|marker| read_marker(&marker)).transpose()?;
+    let limit = page::size(query)?;
+    let after: Option<(FunctionName, Version)> = page::after(query)?;
     let account = &call.caller.principal.account;
-    // One more than asked for tells whether there is another page.
-    let mut found = inner.services.catalog.list(account, region, after.as_ref(), limit + 1);
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let mut answer = json!({
-        "Functions": found
-            .iter()
-            .map(|function| configuration(function, qualifier.as_ref(), Extent::Listed))
-            .collect::<Vec<Value>>(),
-    });
-    if let Some(last) = found.last().filter(|_| more) {
-        answer["NextMarker"] = BASE64_URL_SAFE_NO_PAD.encode(last.key.name.as_str()).into();
-    }
-    Ok(document(route, &answer))
+    let catalog = &inner.services.catalog;
+    let found = if with_versions {
+        catalog.all_versions(account, region, after.as_ref(), limit + 1)
+    } else {
+        catalog.list(account, region, after.as_ref().map(|(name, _)| name), limit + 1)
+    };
+    let entry = |function: &Arc<Function>| {
+        let qualifier = with_versions.then(|| function.version.into());
+        configuration(function, qualifier.as_ref(), Extent::Listed)
+    };
+    let marker = |function: &Arc<Function>| page::marker(&(&function.key.name, function.version));
+    Ok(document(route, &page::document("Functions", found, limit, entry, marker)))
 }
 
 /// `UpdateFunctionCode`.
@@ -114,10 +113,10 @@ pub(crate) async fn update_code(inner: &Inner, call: Call, route: &Route) -> Ans
         architecture: input::architecture(input.architectures.as_deref())?,
         revision_id: input::revision(input.revision_id.as_deref())?,
         dry_run: input.dry_run,
-        publish: false,
+        publish: input.publish.unwrap_or(false),
     };
     let function = inner.services.functions.update_code(&target.key, update).await?;
-    Ok(document(route, &configuration(&function, None, Extent::Whole)))
+    Ok(document(route, &changed(&function)))
 }
 
 /// `UpdateFunctionConfiguration`.
@@ -154,12 +153,23 @@ pub(crate) async fn delete(inner: &Inner, call: &Call, route: &Route) -> Answer 
     let action = "lambda:DeleteFunction";
     let target = name::resolve(inner, call, action, &route.resource)?;
     authorize(inner, call, action, &target.arn())?;
-    if target.qualifier == Some(Qualifier::Latest) {
-        let message = "$LATEST version cannot be deleted without deleting the function.";
-        return Err(Error::new(Kind::Invalid, message).into());
+    match &target.qualifier {
+        None => {
+            inner.services.functions.delete(&target.key).await?;
+            concurrency::put_in_force(inner, &target.key);
+        }
+        Some(Qualifier::Version(number)) => {
+            inner.services.functions.delete_version(&target.key, *number).await?;
+        }
+        Some(Qualifier::Latest) => {
+            let message = "$LATEST version cannot be deleted without deleting the function.";
+            return Err(Error::new(Kind::Invalid, message).into());
+        }
+        Some(Qualifier::Alias(_)) => {
+            let message = "Deletion of aliases is not currently supported.";
+            return Err(Error::new(Kind::Invalid, message).into());
+        }
     }
-    target.require_latest()?;
-    inner.services.functions.delete(&target.key).await?;
     // The model says 200 and lets the answer say otherwise: it is 204 for what is done at once.
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -169,15 +179,16 @@ pub(crate) async fn delete(inner: &Inner, call: &Call, route: &Route) -> Answer 
 /// `GetAccountSettings`.
 pub(crate) fn account_settings(inner: &Inner, call: &Call, route: &Route) -> Answer {
     authorize(inner, call, "lambda:GetAccountSettings", "*")?;
-    let usage = inner.services.functions.account_usage(&call.caller.principal.account);
-    let concurrency = inner.options.account_concurrency;
+    let account = &call.caller.principal.account;
+    let usage = inner.services.functions.account_usage(account);
     let answer = json!({
         "AccountLimit": {
             "TotalCodeSize": limits::CODE_STORAGE.as_bytes(),
             "CodeSizeUnzipped": limits::UNZIPPED.as_bytes(),
             "CodeSizeZipped": limits::ZIP_DIRECT.as_bytes(),
-            "ConcurrentExecutions": concurrency,
-            "UnreservedConcurrentExecutions": concurrency,
+            "ConcurrentExecutions": inner.options.account_concurrency,
+            "UnreservedConcurrentExecutions":
+                inner.services.functions.unreserved(account, &inner.options.region),
         },
         "AccountUsage": {
             "TotalCodeSize": usage.code_size.as_bytes(),
@@ -187,21 +198,24 @@ pub(crate) fn account_settings(inner: &Inner, call: &Call, route: &Route) -> Ans
     Ok(document(route, &answer))
 }
 
-/// The function that a request may read.
-fn find(
-    inner: &Inner,
-    call: &Call,
-    action: &str,
-    text: &str,
-) -> Result<(Target, std::sync::Arc<Function>)> {
+/// What a request has made or changed: `$LATEST`, or the version that it published.
+fn changed(function: &Function) -> Value {
+    let qualifier = match function.version {
+        Version::Latest => None,
+        version @ Version::Published(_) => Some(version.into()),
+    };
+    configuration(function, qualifier.as_ref(), Extent::Whole)
+}
+
+/// The version that a request may read.
+fn find(inner: &Inner, call: &Call, action: &str, text: &str) -> Result<(Target, Arc<Function>)> {
     let target = name::resolve(inner, call, action, text)?;
-    inner.services.identity.authorize(&call.caller.principal, action, &target.arn())?;
-    target.require_latest()?;
-    let function = inner.services.functions.get(&target.key)?;
+    authorize(inner, call, action, &target.arn())?;
+    let function = inner.services.functions.get_named(&target.key, target.qualifier.as_ref())?;
     Ok((target, function))
 }
 
-fn authorize(inner: &Inner, call: &Call, action: &str, resource: &str) -> Result<()> {
+pub(crate) fn authorize(inner: &Inner, call: &Call, action: &str, resource: &str) -> Result<()> {
     inner.services.identity.authorize(&call.caller.principal, action, resource)
 }
 
@@ -211,7 +225,14 @@ async fn parse_large<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Resu
     parsed.map_err(|error| Error::internal("cannot parse a request document", error))?
 }
 
-fn new_function(input: CreateFunction, name: &FunctionName) -> Result<(FunctionConfig, Bytes)> {
+/// The configuration and the package that a `CreateFunction` asks for.
+///
+/// # Errors
+/// If something is missing, unknown or does not fit.
+pub(crate) fn new_function(
+    input: CreateFunction,
+    name: &FunctionName,
+) -> Result<(FunctionConfig, Bytes)> {
     settings::refuse(&input.others, Some(name))?;
     let source = input::required(input.code, "code")?;
     settings::refuse(&source.others, Some(name))?;
@@ -247,33 +268,6 @@ fn code(zip: Option<input::Blob>) -> Result<Bytes> {
     zip.map(|zip| zip.0).ok_or_else(missing)
 }
 
-fn page_size(query: Option<&str>) -> Result<usize> {
-    let (most, accepted) = PAGE;
-    let Some(text) = query::parameter(query, "MaxItems")? else { return Ok(most) };
-    let constraint = |bound: &str| {
-        let message = format!(
-            "1 validation error detected: Value '{text}' at 'maxItems' failed to satisfy \
-             constraint: Member must have value {bound}"
-        );
-        Error::new(Kind::Constraint, message)
-    };
-    match text.parse::<i64>() {
-        Ok(items) if items < 1 => Err(constraint("greater than or equal to 1")),
-        Ok(items) => match usize::try_from(items) {
-            Ok(items) if items <= accepted => Ok(items.min(most)),
-            _ => Err(constraint("less than or equal to 10000")),
-        },
-        Err(_) => Err(Error::new(Kind::Invalid, "MaxItems must be a number.")),
-    }
-}
-
-fn read_marker(marker: &str) -> Result<FunctionName> {
-    let name = BASE64_URL_SAFE_NO_PAD.decode(marker).ok().and_then(|name| {
-        std::str::from_utf8(&name).ok().and_then(|name| FunctionName::new(name).ok())
-    });
-    name.ok_or_else(|| Error::new(Kind::Invalid, "Invalid Marker."))
-}
-
 pub(crate) fn not_among(value: &str, path: &str, values: &str) -> Error {
     let message = format!(
         "1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: \
@@ -282,8 +276,8 @@ pub(crate) fn not_among(value: &str, path: &str, values: &str) -> Error {
     Error::new(Kind::Constraint, message)
 }
 
-/// A link to the function's package, signed with the caller's own key: it can do no more than he.
-fn link(inner: &Inner, call: &Call, key: &FunctionKey) -> Result<String, Failure> {
+/// A link to a version's package, signed with the caller's own key: it can do no more than he.
+fn link(inner: &Inner, call: &Call, key: &VersionKey) -> Result<String, Failure> {
     let host = host(&call.parts);
     let request = Request::builder()
         .method(Method::GET)
@@ -309,7 +303,7 @@ fn host(parts: &Parts) -> &str {
 }
 
 /// An answer with the status that the model gives the operation.
-fn document(route: &Route, answer: &Value) -> Response<Body> {
+pub(crate) fn document(route: &Route, answer: &Value) -> Response<Body> {
     let mut response = Response::new(body::full(answer.to_string()));
     *response.status_mut() = route.status();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -57,6 +57,7 @@ pub(crate) struct CreateFunction {
     pub(crate) tags: Option<BTreeMap<String, String>>,
     pub(crate) architectures: Option<Vec<String>>,
     pub(crate) ephemeral_storage: Option<EphemeralStorage>,
+    pub(crate) publish: Option<bool>,
     #[serde(flatten)]
     pub(crate) others: Map<String, Value>,
 }
@@ -78,6 +79,7 @@ pub(crate) struct UpdateFunctionCode {
     pub(crate) architectures: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) dry_run: bool,
+    pub(crate) publish: Option<bool>,
     pub(crate) revision_id: Option<String>,
     #[serde(flatten)]
     pub(crate) others: Map<String, Value>,
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_zip_file_is_decoded_and_the_rest_is_kept() {
-        let text = br#"{"ZipFile": "UEsFBg==", "S3Bucket": null, "Publish": true}"#;
+        let text = br#"{"ZipFile": "UEsFBg==", "S3Bucket": null, "Layers": []}"#;
         let update: UpdateFunctionCode = document(text).expect("a document");
         assert_eq!(update.zip_file.expect("there").0.as_ref(), b"PK\x05\x06");
         assert_eq!(update.others.len(), 2);

@@ -21,7 +21,7 @@ use crate::lambda::Route;
 use crate::lambda::functions::not_among;
 use crate::lambda::name;
 
-const ACTION: &str = "lambda:InvokeFunction";
+pub(super) const ACTION: &str = "lambda:InvokeFunction";
 const TRACE: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 /// Longest trace header that is passed on.
 const TRACE_LENGTH: usize = 512;
@@ -34,16 +34,33 @@ enum Mode {
     DryRun,
 }
 
-/// `Invoke`.
-pub(crate) async fn invoke(inner: &Inner, call: Call, route: &Route) -> Answer {
-    let target = name::resolve(inner, &call, ACTION, &route.resource)?;
+/// What both ways to invoke take from a request.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) target: name::Target,
+    pub(super) wants_log_tail: bool,
+    pub(super) client_context: Option<String>,
+    pub(super) trace: String,
+}
+
+/// Checks who may invoke what, and reads the headers that are the same for both ways.
+pub(super) fn begin(inner: &Inner, call: &Call, route: &Route) -> Result<Begun> {
+    let target = name::resolve(inner, call, ACTION, &route.resource)?;
     inner.services.identity.authorize(&call.caller.principal, ACTION, &target.arn())?;
     let headers = &call.parts.headers;
     refuse_unsupported(headers)?;
-    let mode = mode(headers)?;
-    let wants_log_tail = wants_log_tail(headers)?;
-    let client_context = client_context(headers)?;
-    let trace = trace(headers, call.request_id, inner.clock.now());
+    Ok(Begun {
+        target,
+        wants_log_tail: wants_log_tail(headers)?,
+        client_context: client_context(headers)?,
+        trace: trace(headers, call.request_id, inner.clock.now()),
+    })
+}
+
+/// `Invoke`.
+pub(crate) async fn invoke(inner: &Inner, call: Call, route: &Route) -> Answer {
+    let Begun { target, wants_log_tail, client_context, trace } = begin(inner, &call, route)?;
+    let mode = mode(&call.parts.headers)?;
     if mode == Mode::DryRun {
         inner.invoker()?.dry_run(&target.key, target.qualifier.as_ref())?;
         return Ok(answer(StatusCode::NO_CONTENT, body::empty(), &trace));
@@ -89,7 +106,7 @@ fn respond(reply: Reply, trace: &str) -> Result<Response<Body>> {
     Ok(response)
 }
 
-fn answer(status: StatusCode, body: Body, trace: &str) -> Response<Body> {
+pub(super) fn answer(status: StatusCode, body: Body, trace: &str) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let trace = HeaderValue::from_str(trace);
@@ -97,7 +114,7 @@ fn answer(status: StatusCode, body: Body, trace: &str) -> Response<Body> {
     response
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
 }
 
@@ -130,7 +147,7 @@ fn wants_log_tail(headers: &HeaderMap) -> Result<bool> {
 }
 
 /// The client context as JSON text.
-fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
+pub(crate) fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
     let Some(encoded) = headers.get("x-amz-client-context") else { return Ok(None) };
     if encoded.len() > limits::CLIENT_CONTEXT {
         let message = format!(

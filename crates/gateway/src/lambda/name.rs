@@ -20,20 +20,6 @@ impl Target {
         self.key.qualified_arn(self.qualifier.clone()).to_string()
     }
 
-    /// Refuses every version but the unpublished one: no other exists.
-    ///
-    /// # Errors
-    /// `NotFound`, as for a version that was never published.
-    pub(crate) fn require_latest(&self) -> Result<()> {
-        match self.qualifier {
-            None | Some(Qualifier::Latest) => Ok(()),
-            Some(_) => {
-                let message = format!("Function not found: {}", self.arn());
-                Err(Error::new(Kind::NotFound, message))
-            }
-        }
-    }
-
     /// Refuses any qualifier, for what can be done to a whole function only.
     ///
     /// # Errors

@@ -44,6 +44,8 @@ pub(crate) struct Route {
     pub(crate) operation: &'static Operation,
     /// The first name in the path, decoded; empty if there is none.
     pub(crate) resource: String,
+    /// The second name in the path, decoded; empty if there is none.
+    pub(crate) second: String,
 }
 
 impl Route {
@@ -56,7 +58,7 @@ impl Route {
     pub(crate) fn limit(&self) -> ByteSize {
         match self.operation.name {
             "CreateFunction" | "UpdateFunctionCode" => limits::ZIP_REQUEST,
-            "Invoke" => limits::SYNC_REQUEST,
+            "Invoke" | "InvokeWithResponseStream" => limits::SYNC_REQUEST,
             _ => limits::CONTROL_REQUEST,
         }
     }
@@ -97,8 +99,10 @@ impl Routes {
             operation.method == parts.method.as_str() && operation.query.is_none_or(asked)
         };
         let Some(operation) = found.value.iter().find(fits) else { return Ok(None) };
-        let resource = found.params.iter().next().map_or("", |(_, value)| value);
-        Ok(Some(Route { operation, resource: query::decode(resource)?.into_owned() }))
+        let mut names = found.params.iter().map(|(_, name)| query::decode(name));
+        let mut next = || names.next().transpose().map(Option::unwrap_or_default);
+        let (resource, second) = (next()?.into_owned(), next()?.into_owned());
+        Ok(Some(Route { operation, resource, second }))
     }
 }
 

@@ -3,11 +3,10 @@
 //! It never fails: whatever a request contains has one canonical form, so that a hostile request
 //! merely does not match.
 
-use std::fmt::Write;
-
 use aws_lc_rs::digest;
 use http::HeaderMap;
 use http::request::Parts;
+use lacewing_model::hex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::sigv4::ALGORITHM;
@@ -50,15 +49,6 @@ pub(super) fn string_to_sign(amz_date: &str, scope: &str, request_hash: &str) ->
 /// The SHA-256 of `bytes` in hexadecimal digits.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
 }
 
 /// Encodes all but RFC 3986's unreserved characters.

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use lacewing_model::{Credentials, Region, Timestamp};
+use lacewing_model::{Credentials, Region, Timestamp, hex};
 
 use crate::sigv4::{ALGORITHM, TERMINATOR, UNSIGNED_PAYLOAD, canonical, key};
 
@@ -122,7 +122,7 @@ impl Signer<'_> {
         let text = canonical::string_to_sign(amz_date, &self.scope(amz_date), &request);
         let secret = self.credentials.secret_access_key.expose();
         let key = key::derive(secret, &amz_date[..8], self.region.as_str(), self.service);
-        canonical::hex(hmac::sign(&key, text.as_bytes()).as_ref())
+        hex(hmac::sign(&key, text.as_bytes()).as_ref())
     }
 }
 

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use lacewing_model::error::Throttle;
 use lacewing_model::function::State;
 use lacewing_model::usage::Trigger;
-use lacewing_model::{FunctionKey, Kind, Qualifier, SystemClock};
+use lacewing_model::{FunctionKey, Qualifier, SystemClock};
 use lacewing_runtime::{LogBatch, LogLine};
 use lacewing_services::{ConfigPatch, LogQuery, NewFunction};
 use lacewing_store::seal::{Sealer, TokenSealer};
@@ -31,6 +30,10 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = lacewing_store::memory::open(clock.clone());
@@ -47,7 +50,8 @@ impl Bench {
         let services = services.await.expect("opens");
         tasks.spawn(services.clone().run(stop.clone()));
         let fakes = Arc::new(Fakes::default());
-        let options = Options::new(directory.path().to_owned(), ByteSize::mebibytes(4_000));
+        let mut options = Options::new(directory.path().to_owned(), ByteSize::mebibytes(4_000));
+        change(&mut options);
         let source = FakeSource(fakes.clone());
         let door = Door::open(&options, services, source, store.clone(), clock).expect("opens");
         Self { door: Arc::new(door), fakes, store, stop, tasks, directory }
@@ -132,6 +136,46 @@ async fn a_new_function_is_waited_for() {
     assert_eq!(bench.invoke("hello", "{}").await.expect("served"), "[0,1]");
 }
 
+#[tokio::test]
+async fn what_is_reserved_is_followed_and_goes_with_its_function() {
+    let bench = Bench::new().await;
+    let door = bench.door.clone();
+    let follower = bench.tasks.spawn(async move { background::follow_catalog(&door).await });
+    bench.create("hello").await;
+    let functions = &bench.door.services.functions;
+    let is_told = |told: Vec<FunctionKey>| {
+        let pool = &bench.door.pool;
+        let wait = async move {
+            while pool.reserving() != told {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+    };
+    functions.reserve(&key("hello"), 0).await.expect("reserved");
+    is_told(vec![key("hello")]).await.expect("told");
+    let refused = bench.invoke("hello", "{}").await.expect_err("it is off");
+    assert_eq!(refused.kind(), Kind::Throttled(Throttle::ReservedConcurrency));
+    functions.delete(&key("hello")).await.expect("deleted");
+    is_told(vec![]).await.expect("told");
+    bench.create("hello").await;
+    assert_eq!(bench.invoke("hello", "{}").await.expect("served"), "[0,1]");
+    follower.abort();
+}
+
+#[tokio::test]
+async fn who_missed_changes_is_told_what_is_reserved_by_now() {
+    let bench = Bench::new().await;
+    bench.create("on").await;
+    bench.create("off").await;
+    bench.door.pool.reserve(key("on"), Some(0));
+    bench.door.services.functions.reserve(&key("off"), 0).await.expect("reserved");
+    crate::concurrency::tell_all(&bench.door);
+    assert_eq!(bench.door.pool.reserving(), [key("off")]);
+    assert!(bench.invoke("off", "{}").await.is_err());
+    assert!(bench.invoke("on", "{}").await.is_ok());
+}
+
 #[test]
 fn a_function_that_is_not_active_is_a_conflict() {
     let pending = Function { state: State::Pending, ..testing::function(key("slow"), 1) };
@@ -213,4 +257,77 @@ async fn log_batches_reach_the_functions_log_in_order() {
     let page = bench.door.services.logs.read(&key("hello"), query).await.expect("reads");
     let texts: Vec<_> = page.events.iter().map(|event| event.text.as_str()).collect();
     assert_eq!(texts, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_streamed_answer_begins_before_its_function_is_over_and_is_counted_whole() {
+    let bench = Bench::new().await;
+    bench.create("hello").await;
+    let call = testing::call(key("hello"), "\"stream\"");
+    let mut streamed = bench.door.stream(call).await.expect("it begins");
+    assert_eq!(streamed.content_type(), Some("text/plain"));
+    assert_eq!(streamed.executed_version(), "$LATEST");
+    for text in ["one", "two", "three"] {
+        assert_eq!(streamed.next().await, Some(Bytes::from_static(text.as_bytes())));
+        assert_eq!(bench.door.pool.counts().busy, 1);
+        bench.fakes.finish.add_permits(1);
+    }
+    assert_eq!(streamed.next().await, None);
+    let reply = streamed.end().await.expect("in time");
+    assert!(matches!(reply.outcome, Outcome::Returned(_)));
+    assert_eq!(bench.door.pool.counts().busy, 0, "it is free before the caller hears of the end");
+    let usage = &bench.door.services.usage;
+    assert_eq!(bench.door.journal.drain(usage).await.expect("drains"), 1);
+    let (records, _) = usage.read(&key("x").account, &key("x").region, 0, 10).await.expect("reads");
+    // What the fake returns beside it is `[0,1]`.
+    assert_eq!(records[0].bytes_out, 11 + 5);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_streamed_comes_with_the_end() {
+    let bench = Bench::new().await;
+    bench.create("hello").await;
+    let call = testing::call(key("hello"), "{}");
+    let mut streamed = bench.door.stream(call).await.expect("it begins");
+    assert_eq!(streamed.content_type(), None);
+    assert_eq!(streamed.next().await, None);
+    let Outcome::Returned(payload) = streamed.end().await.expect("in time").outcome else {
+        panic!("it failed")
+    };
+    assert_eq!(payload, "[0,1]");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_stop_what_it_streams() {
+    let bench = Bench::new().await;
+    bench.create("hello").await;
+    let call = testing::call(key("hello"), "\"stream\"");
+    let mut streamed = bench.door.stream(call).await.expect("it begins");
+    assert_eq!(streamed.next().await, Some(Bytes::from_static(b"one")));
+    drop(streamed);
+    bench.fakes.finish.add_permits(3);
+    assert_eq!(bench.door.pool.drain(Duration::from_secs(10)).await, 0);
+    assert_eq!(bench.fakes.served.load(Ordering::SeqCst), 1);
+    let usage = &bench.door.services.usage;
+    assert_eq!(bench.door.journal.drain(usage).await.expect("drains"), 1);
+    let (records, _) = usage.read(&key("x").account, &key("x").region, 0, 10).await.expect("reads");
+    assert_eq!(records[0].bytes_out, 11 + 5);
+}
+
+#[tokio::test]
+async fn a_streamed_invocation_that_panics_ends_its_answer() {
+    let bench = Bench::new().await;
+    bench.create("hello").await;
+    let call = testing::call(key("hello"), "\"panic\"");
+    let mut streamed = bench.door.stream(call).await.expect("it begins");
+    assert_eq!(streamed.next().await, None);
+    assert_eq!(streamed.end().await.expect_err("no word").kind(), Kind::Internal);
+    assert_eq!(bench.invoke("hello", "{}").await.expect("served"), "[1,1]");
+}
+
+#[tokio::test]
+async fn a_streamed_call_of_nobody_is_refused_before_it_begins() {
+    let bench = Bench::new().await;
+    let error = bench.door.stream(testing::call(key("nobody"), "{}")).await.expect_err("unknown");
+    assert_eq!(error.kind(), Kind::NotFound);
 }

@@ -96,6 +96,28 @@ async fn events_of_a_deleted_function_are_dropped() {
 }
 
 #[tokio::test]
+async fn an_account_with_full_queues_is_refused_by_its_bound_until_events_are_done() {
+    let bound = Load { messages: 3, bytes: 1 << 20 };
+    let bench = Bench::with(|options| options.events = bound).await;
+    for name in ["one", "two"] {
+        bench.create(name).await;
+        bench.door.enqueue(event(name, "{}")).await.expect("taken");
+    }
+    let payload = format!("\"{}\"", "x".repeat(1 << 20).split_at(3).1);
+    let refused = bench.door.enqueue(event("one", &payload)).await.expect_err("too many bytes");
+    assert_eq!(refused.kind(), Kind::Throttled(Throttle::CallerRate));
+    assert!(refused.public().contains("3 events and 1 MB"), "{refused}");
+    assert!(refused.retry_after().is_some());
+    bench.door.enqueue(event("one", "{}")).await.expect("taken");
+    bench.door.enqueue(event("two", "{}")).await.expect_err("too many events");
+    bench.invoke("two", "{}").await.expect("a call keeps nothing");
+    start_worker(&bench);
+    until_depth(&bench, "one", NOTHING).await;
+    until_depth(&bench, "two", NOTHING).await;
+    bench.door.enqueue(event("two", "{}")).await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn a_slow_function_does_not_hold_up_another() {
     let bench = Bench::new().await;
     bench.create("slow").await;

@@ -26,6 +26,8 @@ fn record(number: i64) -> UsageRecord {
         max_memory_mb: 20,
         bytes_in: 2,
         bytes_out: 5,
+        network_in: 6,
+        network_out: 7,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Decides who serves, when to start, how many, whom to keep, whom to evict and whom to refuse.
+//! Decides who serves, when to start, how many, whom to keep, whom to evict, whom to freeze and
+//! whom to refuse.
 //!
 //! [`Core::on`] takes one event and the present moment and answers with commands:
 //!
@@ -12,56 +13,164 @@
 //!
 //! The same events give the same commands: it reads no clock, draws no random number, and never
 //! walks a map of unordered keys. It does no IO, never waits, and holds no Instance, only its id.
-//! An event about an Instance or a waiter that it does not know is ignored.
+//! An event about an Instance or a waiter that it does not know is ignored. [`Core::next_due`] says
+//! by when it wants to hear `Tick`.
+//!
+//! The parts: `arrive` takes callers and gives them Instances, `place` starts Instances and makes
+//! room, `idle` decides what becomes of those without work, `inputs` takes what operators and
+//! the machine say, `permits` counts concurrency, `share` bounds Instances, `line` keeps turns, [`Keep`] learns.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use lacewing_model::{AccountId, ByteSize, Function, FunctionKey, Timestamp};
+use slab::Slab;
 
+use lacewing_model::{AccountId, ByteSize, Function, FunctionKey, Timestamp, VersionKey};
+
+mod adaptive;
+mod arrive;
+mod idle;
+mod inputs;
+mod keep;
+mod line;
+mod mean;
+mod permits;
 mod place;
+mod share;
+mod timers;
 mod words;
 
-pub use words::{Command, Config, Counts, Event, InstanceId, Refusal, WaiterId};
+pub use adaptive::Adaptive;
+pub use keep::{Facts, Keep, Plan};
+pub use words::{Command, Config, Counts, Event, InstanceId, Refusal, Share, WaiterId};
+
+use line::Line;
+use mean::Mean;
+use permits::{Family, Permits, Quota};
+use place::Starts;
+use share::Held;
+use timers::Timers;
 
 /// The state of the pool.
 #[derive(Debug)]
-pub struct Core {
+pub struct Core<K: Keep = Adaptive> {
     config: Config,
-    next_function: u64,
+    keep: K,
     next_instance: u64,
-    names: HashMap<FunctionKey, FunctionId>,
-    functions: BTreeMap<FunctionId, Entry>,
-    instances: BTreeMap<InstanceId, Slot>,
+    names: HashMap<VersionKey, FunctionId>,
+    functions: Slab<Entry<K::History>>,
+    tenants: HashMap<AccountId, TenantId>,
+    accounts: Slab<Account>,
+    /// What the versions of a function share, of those that nobody calls too.
+    families: HashMap<FunctionKey, FamilyId>,
+    shares: Slab<Kin>,
+    instances: HashMap<InstanceId, Slot>,
     /// The function of every caller that waits.
     waiters: HashMap<WaiterId, FunctionId>,
-    /// Invocations of each account, waiting or served.
-    permits: HashMap<AccountId, u32>,
+    /// When those who wait have waited too long; longest waiting first.
+    patience: VecDeque<(Timestamp, WaiterId)>,
     /// Functions with callers for whom no Instance is being started, in turn.
-    hungry: VecDeque<FunctionId>,
+    line: Line,
+    starts: Starts,
+    timers: Timers,
+    /// When idle Instances are to be frozen; those that serve meanwhile are not.
+    freezing: VecDeque<(Timestamp, InstanceId)>,
+    /// The same, of those that could not be frozen then.
+    refreezing: VecDeque<(Timestamp, InstanceId)>,
+    /// Functions with idle Instances by the rank they had when they got in; lowest first.
+    ranks: BinaryHeap<Reverse<(u64, FunctionId)>>,
+    /// The rank of the last Instance that had to go for lack of memory.
+    floor: f64,
+    /// Functions that had neither Instances nor callers at some time, in that order.
+    resting: VecDeque<FunctionId>,
     /// Measured memory of all Instances, with the reserve of those that start.
     used: ByteSize,
+    /// That of the Instances that are being ended.
+    leaving: ByteSize,
     counts: Counts,
     stopping: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct FunctionId(u64);
+struct FunctionId(usize);
 
-/// One function that has Instances or callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct TenantId(usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct FamilyId(usize);
+
+/// One version of a function that is known.
 #[derive(Debug)]
-struct Entry {
+struct Entry<H> {
     function: Arc<Function>,
     deleted: bool,
+    tenant: TenantId,
+    family: FamilyId,
+    quota: Quota,
+    /// Instances that are kept ready, whether or not anybody calls.
+    ready: usize,
     waiting: VecDeque<Waiter>,
     /// The one used last is at the end.
-    idle: Vec<InstanceId>,
+    idle: VecDeque<InstanceId>,
     starting: usize,
-    instances: usize,
-    /// Whether it is in `hungry`.
+    busy: usize,
+    retiring: usize,
+    held: Held,
+    /// Whether it is in `line`.
     queued: bool,
+    /// Whether it is in `ranks`.
+    ranked: bool,
+    /// Whether it is in `resting`.
+    resting: bool,
+    /// After a start for nobody has failed: not before this moment again.
+    retry: Option<Timestamp>,
     /// What its Instance used when one was last measured.
     typical: Option<ByteSize>,
+    start_time: Mean,
+    duration: Mean,
+    /// How long its callers have waited for busy Instances, all together, since its last start.
+    waited: Duration,
+    history: H,
+    /// For each level of `Facts`.
+    plans: [Option<Plan>; Facts::LEVELS],
+    /// Samples since the plan was made, and before that.
+    learned: [(u32, u32); Facts::LEVELS],
+    /// When, and on which level, those that ended had become idle, as long as nobody was missing
+    /// them; latest last.
+    gone: VecDeque<(Timestamp, usize)>,
+    /// When `Alarm::Keep` and `Alarm::Queue` ring.
+    keep_due: Option<Timestamp>,
+    queue_due: Option<Timestamp>,
+    /// From when to when an Instance should stand ready though none is there.
+    ahead: Option<(Timestamp, Timestamp)>,
+    /// `floor` when an Instance was last used.
+    floor: f64,
+}
+
+/// What the versions of one function share.
+#[derive(Debug)]
+struct Kin {
+    function: FunctionKey,
+    family: Family,
+    /// How many of its versions are known.
+    versions: usize,
+}
+
+/// One tenant that has functions here.
+#[derive(Debug)]
+struct Account {
+    id: AccountId,
+    permits: Permits,
+    families: usize,
+    held: Held,
+    /// What of it is being ended.
+    leaving: Held,
+    /// How many of its Instances are idle.
+    idle: usize,
+    duration: Mean,
 }
 
 /// Tells the states of a function's code and configuration apart. A function that was deleted and
@@ -86,32 +195,57 @@ struct Slot {
     memory: ByteSize,
     born: Timestamp,
     phase: Phase,
+    /// On which it became idle.
+    level: usize,
+    /// Until when it is kept though nobody calls, if it was started before anybody did and has
+    /// not served yet.
+    until: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Starting,
-    Idle { since: Timestamp },
-    Busy { waiter: Waiter },
+    Idle { since: Timestamp, frozen: bool },
+    Busy { waiter: Waiter, since: Timestamp },
     Retiring,
 }
 
 // === Core ===
 
 impl Core {
-    /// An empty pool.
+    /// An empty pool that judges by each function's arrivals.
     pub fn new(config: Config) -> Self {
+        let keep = Adaptive::new(config.keep_alive);
+        Self::with(config, keep)
+    }
+}
+
+impl<K: Keep> Core<K> {
+    /// An empty pool with another judgement of what is worth keeping.
+    pub fn with(config: Config, keep: K) -> Self {
         Self {
+            starts: Starts::new(&config),
             config,
-            next_function: 0,
+            keep,
             next_instance: 0,
             names: HashMap::new(),
-            functions: BTreeMap::new(),
-            instances: BTreeMap::new(),
+            functions: Slab::new(),
+            tenants: HashMap::new(),
+            accounts: Slab::new(),
+            families: HashMap::new(),
+            shares: Slab::new(),
+            instances: HashMap::new(),
             waiters: HashMap::new(),
-            permits: HashMap::new(),
-            hungry: VecDeque::new(),
+            patience: VecDeque::new(),
+            line: Line::default(),
+            timers: Timers::default(),
+            freezing: VecDeque::new(),
+            refreezing: VecDeque::new(),
+            ranks: BinaryHeap::new(),
+            floor: 0.0,
+            resting: VecDeque::new(),
             used: ByteSize::ZERO,
+            leaving: ByteSize::ZERO,
             counts: Counts::default(),
             stopping: false,
         }
@@ -122,25 +256,32 @@ impl Core {
         let mut todo = Vec::new();
         match event {
             Event::Arrive { waiter, function } => self.arrive(waiter, function, now, &mut todo),
-            Event::Leave { waiter } => self.leave(waiter),
+            Event::Leave { waiter } => self.leave(waiter, now),
             Event::Started { instance, memory } => {
                 self.started(instance, memory, now, &mut todo);
             }
-            Event::StartFailed { instance } => self.start_failed(instance, &mut todo),
+            Event::StartFailed { instance } => self.start_failed(instance, now, &mut todo),
             Event::Done { instance, memory, reusable } => {
                 self.done(instance, memory, reusable, now, &mut todo);
             }
-            Event::Dead { instance } => self.dead(instance, &mut todo),
+            Event::Dead { instance } => self.dead(instance, now, &mut todo),
             Event::Measured { instance, memory, reusable } => {
-                self.measured(instance, memory, reusable, &mut todo);
+                self.measured(instance, memory, reusable, now, &mut todo);
             }
             Event::Retired { instance } => self.retired(instance),
-            Event::Changed { function } => self.changed(function, &mut todo),
-            Event::Deleted { function } => self.deleted(&function, &mut todo),
+            Event::NotFrozen { instance } => self.not_frozen(instance, now),
+            Event::Changed { function } => self.changed(function, now, &mut todo),
+            Event::Deleted { function } => self.deleted(&function, now, &mut todo),
+            Event::Reserved { function, concurrency } => self.reserve(&function, concurrency),
+            Event::Provisioned { function, instances } => {
+                self.provision(function, instances, now, &mut todo);
+            }
+            Event::Limited { account, concurrency } => self.limit(&account, concurrency),
+            Event::Pressure { cpu } => self.starts.press(cpu),
             Event::Tick => self.tick(now, &mut todo),
-            Event::Stop => self.stop(&mut todo),
+            Event::Stop => self.stop(now, &mut todo),
         }
-        self.relieve(&mut todo);
+        self.relieve(now, &mut todo);
         self.place(now, &mut todo);
         todo
     }
@@ -150,272 +291,59 @@ impl Core {
         self.counts
     }
 
-    /// The functions that have Instances or callers.
-    pub fn functions(&self) -> impl Iterator<Item = &FunctionKey> {
-        self.functions.values().map(|entry| &entry.function.key)
+    /// What all Instances use, with the reserve of those that start.
+    pub fn memory_used(&self) -> ByteSize {
+        self.used
     }
 
-    fn arrive(
-        &mut self,
-        waiter: WaiterId,
-        function: Arc<Function>,
-        now: Timestamp,
-        todo: &mut Vec<Command>,
-    ) {
-        if let Err(reason) = self.admit(&function.key.account) {
-            todo.push(Command::Refuse { waiter, reason });
-            return;
-        }
-        let id = self.entry_of(function, todo);
-        let waiter = Waiter { id: waiter, since: now };
-        let max_age = self.config.max_age;
-        while let Some(instance) = self.functions.get_mut(&id).and_then(|entry| entry.idle.pop()) {
-            if self.age(instance, now) < max_age {
-                self.serve(instance, waiter, todo);
-                return;
-            }
-            self.retire(instance, todo);
-        }
-        let Some(entry) = self.functions.get_mut(&id) else { return };
-        entry.waiting.push_back(waiter);
-        self.waiters.insert(waiter.id, id);
-        self.counts.waiting += 1;
-        self.want(id);
+    /// The functions that are known.
+    pub fn functions(&self) -> impl Iterator<Item = VersionKey> {
+        self.functions.iter().map(|(_, entry)| entry.function.version_key())
     }
 
-    /// Takes a permit for one more invocation of the account.
-    fn admit(&mut self, account: &AccountId) -> Result<(), Refusal> {
-        if self.stopping {
-            return Err(Refusal::Stopping);
-        }
-        if self.counts.waiting >= self.config.max_waiting {
-            return Err(Refusal::TooManyWaiting);
-        }
-        match self.permits.get_mut(account) {
-            Some(used) if *used >= self.config.account_concurrency => {
-                return Err(Refusal::AccountConcurrency);
-            }
-            Some(used) => *used += 1,
-            None if self.config.account_concurrency == 0 => {
-                return Err(Refusal::AccountConcurrency);
-            }
-            None => {
-                self.permits.insert(account.clone(), 1);
-            }
-        }
-        Ok(())
+    /// The functions that have something reserved.
+    pub fn reserving(&self) -> impl Iterator<Item = &FunctionKey> {
+        let kin = self.shares.iter().map(|(_, kin)| kin);
+        kin.filter(|kin| kin.family.reserved.is_some()).map(|kin| &kin.function)
     }
 
-    /// Gives back the permit of one invocation of the function.
-    fn release(&mut self, id: FunctionId) {
-        let Some(entry) = self.functions.get(&id) else { return };
-        let account = &entry.function.key.account;
-        if let Some(used) = self.permits.get_mut(account) {
-            *used -= 1;
-            if *used == 0 {
-                self.permits.remove(account);
-            }
-        }
+    /// When something is to be decided even if nothing happens until then: by `Tick`.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let patience = self.patience.front().map(|(due, _)| *due);
+        let freezing = self.freezing.front().map(|(due, _)| *due);
+        let refreezing = self.refreezing.front().map(|(due, _)| *due);
+        [self.timers.next(), patience, freezing, refreezing].into_iter().flatten().min()
     }
 
-    /// The function's entry, brought up to what the caller saw.
-    fn entry_of(&mut self, function: Arc<Function>, todo: &mut Vec<Command>) -> FunctionId {
-        if let Some(&id) = self.names.get(&function.key) {
-            if self.functions.get(&id).is_some_and(|entry| is_newer(&function, entry)) {
-                self.renew(id, function, todo);
-            }
-            return id;
-        }
-        let id = FunctionId(self.next_function);
-        self.next_function += 1;
-        self.names.insert(function.key.clone(), id);
-        let entry = Entry {
-            function,
-            deleted: false,
-            waiting: VecDeque::new(),
-            idle: Vec::new(),
-            starting: 0,
-            instances: 0,
-            queued: false,
-            typical: None,
-        };
-        self.functions.insert(id, entry);
-        id
+    fn entry(&mut self, id: FunctionId) -> Option<&mut Entry<K::History>> {
+        self.functions.get_mut(id.0)
     }
 
-    fn leave(&mut self, waiter: WaiterId) {
-        let Some(id) = self.waiters.remove(&waiter) else { return };
-        if let Some(entry) = self.functions.get_mut(&id) {
-            entry.waiting.retain(|other| other.id != waiter);
-        }
-        self.counts.waiting -= 1;
-        self.release(id);
-        self.forget_if_empty(id);
+    /// The entry of a function that has Instances or callers: it is not forgotten meanwhile.
+    fn known(&self, id: FunctionId) -> Option<&Entry<K::History>> {
+        self.functions.get(id.0)
+    }
+}
+
+impl<H> Entry<H> {
+    /// Instances that serve or may serve.
+    fn live(&self) -> usize {
+        self.starting + self.idle.len() + self.busy
     }
 
-    fn started(
-        &mut self,
-        instance: InstanceId,
-        memory: ByteSize,
-        now: Timestamp,
-        todo: &mut Vec<Command>,
-    ) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        let Phase::Starting = slot.phase else { return };
-        slot.phase = Phase::Idle { since: now };
-        let id = slot.function;
-        self.counts.starting -= 1;
-        self.counts.idle += 1;
-        if let Some(entry) = self.functions.get_mut(&id) {
-            entry.starting -= 1;
-        }
-        self.measure(instance, memory);
-        self.offer(instance, now, todo);
+    /// Whether it has neither Instances nor callers.
+    fn is_empty(&self) -> bool {
+        self.live() + self.retiring == 0 && self.waiting.is_empty()
     }
 
-    fn start_failed(&mut self, instance: InstanceId, todo: &mut Vec<Command>) {
-        let Some(slot) = self.instances.get(&instance) else { return };
-        let (Phase::Starting, id) = (slot.phase, slot.function) else { return };
-        if let Some(entry) = self.functions.get_mut(&id) {
-            entry.starting -= 1;
-        }
-        self.counts.starting -= 1;
-        self.refuse_first(id, Refusal::StartFailed, todo);
-        self.remove(instance);
-        self.want(id);
+    /// Instances that are kept ready, whether or not anybody calls.
+    fn provisioned(&self) -> usize {
+        if self.deleted { 0 } else { self.ready }
     }
 
-    fn done(
-        &mut self,
-        instance: InstanceId,
-        memory: ByteSize,
-        reusable: bool,
-        now: Timestamp,
-        todo: &mut Vec<Command>,
-    ) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        let Phase::Busy { .. } = slot.phase else { return };
-        slot.phase = Phase::Idle { since: now };
-        let id = slot.function;
-        self.counts.busy -= 1;
-        self.counts.idle += 1;
-        self.release(id);
-        self.measure(instance, memory);
-        if !reusable || self.must_yield(id, now) {
-            self.retire(instance, todo);
-            self.want(id);
-        } else {
-            self.offer(instance, now, todo);
-        }
-    }
-
-    fn dead(&mut self, instance: InstanceId, todo: &mut Vec<Command>) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        let Phase::Busy { waiter } = slot.phase else { return };
-        slot.phase = Phase::Idle { since: slot.born };
-        let id = slot.function;
-        self.counts.busy -= 1;
-        self.counts.idle += 1;
-        if let Some(entry) = self.functions.get_mut(&id) {
-            entry.waiting.push_front(waiter);
-        }
-        self.waiters.insert(waiter.id, id);
-        self.counts.waiting += 1;
-        self.retire(instance, todo);
-        let Some(entry) = self.functions.get_mut(&id) else { return };
-        if entry.deleted {
-            self.refuse_first(id, Refusal::Deleted, todo);
-        } else if let Some(next) = entry.idle.pop() {
-            self.serve_first(next, todo);
-        } else {
-            self.want(id);
-        }
-    }
-
-    fn measured(
-        &mut self,
-        instance: InstanceId,
-        memory: ByteSize,
-        reusable: bool,
-        todo: &mut Vec<Command>,
-    ) {
-        let Some(slot) = self.instances.get(&instance) else { return };
-        let Phase::Idle { .. } = slot.phase else { return };
-        self.measure(instance, memory);
-        if !reusable {
-            self.retire_idle(instance, todo);
-        }
-    }
-
-    fn retired(&mut self, instance: InstanceId) {
-        let Some(slot) = self.instances.get(&instance) else { return };
-        let Phase::Retiring = slot.phase else { return };
-        self.counts.retiring -= 1;
-        self.remove(instance);
-    }
-
-    fn changed(&mut self, function: Arc<Function>, todo: &mut Vec<Command>) {
-        let Some(&id) = self.names.get(&function.key) else { return };
-        if self.functions.get(&id).is_some_and(|entry| is_newer(&function, entry)) {
-            self.renew(id, function, todo);
-        }
-    }
-
-    /// From here on only Instances of this state of the function are used.
-    fn renew(&mut self, id: FunctionId, function: Arc<Function>, todo: &mut Vec<Command>) {
-        let Some(entry) = self.functions.get_mut(&id) else { return };
-        let is_stale = entry.deleted || CodeState::of(&entry.function) != CodeState::of(&function);
-        entry.function = function;
-        entry.deleted = false;
-        if is_stale {
-            for instance in std::mem::take(&mut entry.idle) {
-                self.retire(instance, todo);
-            }
-            self.want(id);
-        }
-    }
-
-    fn deleted(&mut self, key: &FunctionKey, todo: &mut Vec<Command>) {
-        let Some(&id) = self.names.get(key) else { return };
-        let Some(entry) = self.functions.get_mut(&id) else { return };
-        entry.deleted = true;
-        for instance in std::mem::take(&mut entry.idle) {
-            self.retire(instance, todo);
-        }
-        while self.refuse_first(id, Refusal::Deleted, todo) {}
-        self.forget_if_empty(id);
-    }
-
-    fn tick(&mut self, now: Timestamp, todo: &mut Vec<Command>) {
-        let (keep_alive, max_age) = (self.config.keep_alive, self.config.max_age);
-        let is_over = |slot: &Slot| match slot.phase {
-            Phase::Idle { since } => {
-                now.since(since) >= keep_alive || now.since(slot.born) >= max_age
-            }
-            _ => false,
-        };
-        let over = self.instances.iter().filter(|(_, slot)| is_over(slot)).map(|(id, _)| *id);
-        for instance in over.collect::<Vec<_>>() {
-            self.retire_idle(instance, todo);
-        }
-        let patience = self.config.patience;
-        let is_late = |entry: &Entry| {
-            entry.waiting.front().is_some_and(|first| now.since(first.since) >= patience)
-        };
-        let late = self.functions.iter().filter(|(_, entry)| is_late(entry)).map(|(id, _)| *id);
-        for id in late.collect::<Vec<_>>() {
-            while self.functions.get(&id).is_some_and(is_late) {
-                self.refuse_first(id, Refusal::WaitedTooLong, todo);
-            }
-            self.forget_if_empty(id);
-        }
-    }
-
-    fn stop(&mut self, todo: &mut Vec<Command>) {
-        self.stopping = true;
-        for instance in self.idle_since().into_iter().map(|(_, instance)| instance) {
-            self.retire_idle(instance, todo);
-        }
+    /// Whether an idle Instance may end without being missed.
+    fn has_spare(&self) -> bool {
+        self.live() > self.provisioned()
     }
 }
 
@@ -423,12 +351,6 @@ impl CodeState {
     fn of(function: &Function) -> Self {
         Self { generation: function.generation, modified: function.last_modified }
     }
-}
-
-/// Whether the function is a later state of what the entry holds.
-fn is_newer(function: &Function, entry: &Entry) -> bool {
-    let (new, old) = (CodeState::of(function), CodeState::of(&entry.function));
-    entry.deleted || new.generation > old.generation || new.modified > old.modified
 }
 
 #[cfg(test)]

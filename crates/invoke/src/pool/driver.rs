@@ -19,13 +19,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use lacewing_model::{
-    ByteSize, Clock, Error, Function, FunctionKey, Invocation, Result, Timestamp,
+    ByteSize, Clock, Error, Function, FunctionKey, Invocation, Result, Timestamp, VersionKey,
 };
-use lacewing_runtime::Completion;
+use lacewing_runtime::stream::Outlet;
+use lacewing_runtime::{BlankCounts, Completion, Freezer};
 
 use crate::pool::core::{Command, Config, Core, Counts, Event, InstanceId, Refusal, WaiterId};
 
@@ -47,17 +49,39 @@ pub(crate) trait Source: Debug + Send + Sync + 'static {
     /// Makes one for the function.
     fn start(&self, function: Arc<Function>)
     -> impl Future<Output = Result<Self::Instance>> + Send;
+
+    /// Notes that the function may be started soon.
+    fn expect(&self, _function: &Function) {}
+
+    /// Makes ahead what starts can use, until `stop`.
+    fn work_ahead(&self, stop: &CancellationToken) -> impl Future<Output = ()> + Send {
+        stop.cancelled()
+    }
+
+    /// How many Instances without a function there are and were.
+    fn blanks(&self) -> BlankCounts {
+        BlankCounts::default()
+    }
 }
 
 /// Serves one invocation after the other; see `lacewing_runtime::Instance`.
 pub(crate) trait Serve: Debug + Send + 'static {
-    fn invoke(&mut self, call: &Invocation) -> impl Future<Output = Completion> + Send;
+    /// A response that is streamed goes to the outlet as it comes, if there is one.
+    fn invoke(
+        &mut self,
+        call: &Invocation,
+        outlet: Option<&Outlet>,
+    ) -> impl Future<Output = Completion> + Send;
     fn is_reusable(&self) -> bool;
     fn last_memory(&self) -> ByteSize;
     /// Asks the system, unlike `is_reusable`: for ticks, not for the warm path.
     fn is_alive(&self) -> bool;
     /// Asks the system, unlike `last_memory`.
     fn memory_used(&self) -> ByteSize;
+    /// What stops and continues its processes, where that can be done.
+    fn freezer(&self) -> Option<Freezer>;
+    /// Whether it has written something since its last invocation; asks the system.
+    fn has_unread_output(&self) -> bool;
     fn retire(self) -> impl Future<Output = ()> + Send;
 }
 
@@ -72,6 +96,8 @@ pub(crate) struct Shared<S: Source> {
     tasks: TaskTracker,
     runtime: Handle,
     next_waiter: AtomicU64,
+    /// The core wants to be woken earlier than it said before.
+    earlier: Arc<Notify>,
     inner: Mutex<Inner<S::Instance>>,
 }
 
@@ -83,13 +109,16 @@ struct Inner<I> {
     waiting: HashMap<WaiterId, oneshot::Sender<Grant<I>>>,
     /// Where the next look at idle Instances begins.
     measured: InstanceId,
+    /// When [`Pool::wake`] wakes the core.
+    due: Option<Timestamp>,
+    earlier: Arc<Notify>,
 }
 
 /// What a caller gets.
 #[derive(Debug)]
 enum Grant<I> {
     Served(InstanceId, Box<I>),
-    Refused(Refusal, Option<Error>),
+    Refused(Refusal, Duration, Option<Error>),
 }
 
 /// What is done after the lock is released.
@@ -97,6 +126,7 @@ enum Grant<I> {
 struct Later<I> {
     starts: Vec<(InstanceId, Arc<Function>)>,
     retires: Vec<(InstanceId, Box<I>)>,
+    freezers: Vec<Freezer>,
 }
 
 /// A caller in the line; leaves it when dropped.
@@ -109,13 +139,21 @@ struct Waiting<'a, S: Source> {
 // === Pool ===
 
 impl<S: Source> Pool<S> {
+    /// What makes Instances.
+    pub(crate) fn source(&self) -> &S {
+        &self.0.source
+    }
+
     /// An empty pool that runs its tasks on the present runtime.
     pub(crate) fn new(config: Config, source: S, clock: Arc<dyn Clock>) -> Self {
+        let earlier = Arc::new(Notify::new());
         let inner = Inner {
             core: Core::new(config),
             parked: HashMap::new(),
             waiting: HashMap::new(),
             measured: InstanceId(0),
+            due: None,
+            earlier: earlier.clone(),
         };
         Self(Arc::new(Shared {
             source,
@@ -123,6 +161,7 @@ impl<S: Source> Pool<S> {
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             next_waiter: AtomicU64::new(0),
+            earlier,
             inner: Mutex::new(inner),
         }))
     }
@@ -133,12 +172,14 @@ impl<S: Source> Pool<S> {
             Ok(grant) => grant,
             Err(mut waiting) => match (&mut waiting.grant).await {
                 Ok(grant) => grant,
-                Err(_) => Grant::Refused(Refusal::Stopping, None),
+                Err(_) => Grant::Refused(Refusal::Stopping, Duration::ZERO, None),
             },
         };
         match grant {
             Grant::Served(id, instance) => Ok(Lease::new(self.0.clone(), id, instance)),
-            Grant::Refused(reason, cause) => Err(refusal::error(reason, cause, &function.key)),
+            Grant::Refused(reason, retry_after, cause) => {
+                Err(refusal::error(reason, retry_after, cause, &function.key))
+            }
         }
     }
 
@@ -149,6 +190,11 @@ impl<S: Source> Pool<S> {
         F::Output: Send,
     {
         RunOn::new(work, self.0.tasks.clone(), self.0.runtime.clone())
+    }
+
+    /// Runs `work` to its end in a task of its own.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.0.tasks.spawn_on(work, &self.0.runtime));
     }
 
     /// Lets time pass: looks at some idle Instances, ends those that have had their time.
@@ -173,19 +219,44 @@ impl<S: Source> Pool<S> {
         self.0.clone().act(later);
     }
 
+    /// Wakes the core whenever it has something to decide though nothing happens; for ever.
+    pub(crate) async fn wake(&self) {
+        loop {
+            let due = self.0.inner.lock().due;
+            let wait = due.map(|due| due.since(self.0.clock.now()));
+            tokio::select! {
+                () = self.0.earlier.notified() => continue,
+                () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)) => {}
+            }
+            self.0.inner.lock().due = None;
+            self.0.clone().note(Event::Tick);
+        }
+    }
+
     /// A function has changed: Instances of its former self are not used again.
     pub(crate) fn changed(&self, function: Arc<Function>) {
         self.0.clone().note(Event::Changed { function });
     }
 
     /// A function is gone: so are its Instances.
-    pub(crate) fn deleted(&self, function: FunctionKey) {
+    pub(crate) fn deleted(&self, function: VersionKey) {
         self.0.clone().note(Event::Deleted { function });
     }
 
+    /// So many invocations belong to all versions of a function, and no more; none if it shares what
+    /// others have not reserved.
+    pub(crate) fn reserve(&self, function: FunctionKey, concurrency: Option<u32>) {
+        self.0.clone().note(Event::Reserved { function, concurrency });
+    }
+
+    /// The functions that have something reserved.
+    pub(crate) fn reserving(&self) -> Vec<FunctionKey> {
+        self.0.inner.lock().core.reserving().cloned().collect()
+    }
+
     /// The functions that have Instances or callers.
-    pub(crate) fn functions(&self) -> Vec<FunctionKey> {
-        self.0.inner.lock().core.functions().cloned().collect()
+    pub(crate) fn functions(&self) -> Vec<VersionKey> {
+        self.0.inner.lock().core.functions().collect()
     }
 
     /// How many Instances are in which state, and how many callers wait.
@@ -268,6 +339,12 @@ impl<S: Source> Shared<S> {
     }
 
     fn act(self: Arc<Self>, later: Later<S::Instance>) {
+        for freezer in later.freezers {
+            // One that is gone needs neither.
+            if let Err(error) = freezer.apply() {
+                tracing::debug!(%error, "An Instance was not frozen or thawed.");
+            }
+        }
         for (id, function) in later.starts {
             let shared = self.clone();
             self.tasks.spawn_on(shared.start(id, function), &self.runtime);
@@ -328,13 +405,25 @@ impl<I: Serve> Inner<I> {
                         }
                         self.grant(waiter, Grant::Served(instance, parked), &mut own);
                     }
-                    Command::Refuse { waiter, reason } => {
+                    Command::Refuse { waiter, reason, retry_after } => {
                         let cause = (reason == Refusal::StartFailed).then(|| cause.take());
-                        let grant = Grant::Refused(reason, cause.flatten());
+                        let grant = Grant::Refused(reason, retry_after, cause.flatten());
                         self.grant(waiter, grant, &mut own);
                     }
                     Command::Start { instance, function } => {
                         later.starts.push((instance, function));
+                    }
+                    Command::Freeze { instance } => {
+                        let Some(parked) = self.parked.get(&instance) else { continue };
+                        if parked.has_unread_output() {
+                            next.extend(self.core.on(Event::NotFrozen { instance }, now));
+                        } else {
+                            later.freezers.extend(freezer(&**parked, true));
+                        }
+                    }
+                    Command::Thaw { instance } => {
+                        let parked = self.parked.get(&instance);
+                        later.freezers.extend(parked.and_then(|parked| freezer(&**parked, false)));
                     }
                     Command::Retire { instance } => {
                         let parked = self.parked.remove(&instance);
@@ -342,6 +431,11 @@ impl<I: Serve> Inner<I> {
                     }
                 }
             }
+        }
+        let due = self.core.next_due();
+        if due.is_some_and(|due| self.due.is_none_or(|before| due < before)) {
+            self.due = due;
+            self.earlier.notify_one();
         }
         own
     }
@@ -355,9 +449,15 @@ impl<I: Serve> Inner<I> {
     }
 }
 
+/// The Instance's freezer, which has been told what is wanted of it. That is said in the core's order,
+/// and done when the lock is released.
+fn freezer(instance: &impl Serve, frozen: bool) -> Option<Freezer> {
+    instance.freezer().inspect(|freezer| freezer.want(frozen))
+}
+
 impl<I> Default for Later<I> {
     fn default() -> Self {
-        Self { starts: Vec::new(), retires: Vec::new() }
+        Self { starts: Vec::new(), retires: Vec::new(), freezers: Vec::new() }
     }
 }
 

@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lacewing_invoke::pool::core::Share;
 use lacewing_model::{AccountId, ByteSize, Region, RuntimeId, limits};
 
-use super::{Config, Cpu, Isolation, Limits, Sandbox};
+use super::network::{self, NetworkSettings};
+use super::{Config, Cpu, Isolation, Limits, Sandbox, Tmp};
 
 /// First user id and number of those that a node may take ranges from: above what systemd and
 /// container engines hand out, below the ids that are negative as a signed number
@@ -22,6 +24,8 @@ const UID_COUNT: u32 = 0x1_0000;
 const LISTEN: &str = "127.0.0.1:9000";
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
+const BLANKS: u32 = 8;
+const MOST_BLANKS: u32 = 64;
 const DRAIN: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -42,10 +46,18 @@ pub struct Settings {
     pub runtimes: BTreeMap<RuntimeId, PathBuf>,
     /// Tree that replaces the host's for functions.
     pub sandbox_root: Option<PathBuf>,
+    /// Where the `/tmp` of functions is.
+    pub tmp: Tmp,
+    /// What all `/tmp` together may hold on disk.
+    pub tmp_disk: ByteSize,
+    /// Instances without a function that are kept.
+    pub blanks: usize,
     /// The cgroup below which functions get theirs.
     pub cgroup_parent: Option<PathBuf>,
     /// First user id and number of user ids of Instances, if they were chosen.
     pub uids: Option<(u32, u32)>,
+    /// How functions get out.
+    pub network: NetworkSettings,
     /// What the services are told.
     pub services: lacewing_services::Options,
     /// What the invoker is told.
@@ -76,6 +88,7 @@ impl Settings {
         let account = named("account", AccountId::new(account))?;
         let default = if is_root() { Isolation::Required } else { Isolation::BestEffort };
         let invoke = invoke(config, &data_dir)?;
+        let network = network::check(&config.network)?;
         let mut gateway = lacewing_gateway::Options::new(region.clone(), account.clone());
         gateway.account_concurrency = invoke.account_concurrency;
         if let Some(skew) = config.clock_skew {
@@ -88,9 +101,16 @@ impl Settings {
             drain: config.drain.unwrap_or(DRAIN),
             runtimes: runtimes(config)?,
             sandbox_root: sandbox_root(&config.sandbox)?,
+            tmp: config.sandbox.tmp.unwrap_or(Tmp::Disk),
+            tmp_disk: tmp_disk(&config.limits, &data_dir)?,
+            blanks: blanks(&config.limits)?,
             cgroup_parent: cgroup_parent(&config.sandbox)?,
             uids: uids(&config.sandbox)?,
-            services: services(config, region, account, &data_dir)?,
+            services: lacewing_services::Options {
+                account_concurrency: invoke.account_concurrency,
+                ..services(config, region, account, &data_dir, &network)?
+            },
+            network,
             invoke,
             gateway,
             data_dir,
@@ -115,11 +135,14 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn refuse(option: &'static str, reason: impl Into<String>) -> SettingsError {
+pub(super) fn refuse(option: &'static str, reason: impl Into<String>) -> SettingsError {
     SettingsError { option, reason: reason.into() }
 }
 
-fn named<T>(option: &'static str, checked: lacewing_model::Result<T>) -> Result<T, SettingsError> {
+pub(super) fn named<T>(
+    option: &'static str,
+    checked: lacewing_model::Result<T>,
+) -> Result<T, SettingsError> {
     checked.map_err(|error| refuse(option, error.public()))
 }
 
@@ -145,11 +168,19 @@ fn services(
     region: Region,
     account: AccountId,
     data_dir: &Path,
+    network: &NetworkSettings,
 ) -> Result<lacewing_services::Options, SettingsError> {
     let mut options = lacewing_services::Options::new(region, account, data_dir.to_path_buf());
+    options.network = network.bounds.clone();
     options.lenient_roles = config.lenient_roles.unwrap_or(false);
     if let Some(days) = config.logs.retention_days {
         options.log_retention = DAY * positive("logs.retention_days", days)?;
+    }
+    if let Some(mb) = config.logs.function_mb {
+        options.log_bounds.function = megabytes("logs.function_mb", mb)?;
+    }
+    if let Some(mb) = config.logs.account_mb {
+        options.log_bounds.account = megabytes("logs.account_mb", mb)?;
     }
     if let Some(days) = config.usage.retention_days {
         options.usage_retention = DAY * positive("usage.retention_days", days)?;
@@ -164,6 +195,13 @@ fn invoke(config: &Config, data_dir: &Path) -> Result<lacewing_invoke::Options, 
     if let Some(instances) = limits.instances {
         options.max_instances = positive("limits.instances", instances)? as usize;
     }
+    shares(limits, &mut options)?;
+    if let Some(mb) = config.events.account_mb {
+        options.events.bytes = megabytes("events.account_mb", mb)?;
+    }
+    if let Some(events) = config.events.account_events {
+        options.events.messages = positive("events.account_events", events)?.into();
+    }
     if let Some(concurrency) = limits.concurrency {
         options.account_concurrency = positive("limits.concurrency", concurrency)?;
     }
@@ -177,6 +215,26 @@ fn invoke(config: &Config, data_dir: &Path) -> Result<lacewing_invoke::Options, 
         options.max_instance_age = age;
     }
     Ok(options)
+}
+
+/// What one function and one account have of the node's Instances and memory.
+fn shares(limits: &Limits, options: &mut lacewing_invoke::Options) -> Result<(), SettingsError> {
+    let (instances, memory) = (options.max_instances, options.memory);
+    options.function_share = lacewing_invoke::Options::share_of_function(instances, memory);
+    options.account_share = Share { instances, memory };
+    if let Some(mb) = limits.function_memory_mb {
+        options.function_share.memory = enough_memory("limits.function_memory_mb", mb)?;
+    }
+    if let Some(count) = limits.function_instances {
+        options.function_share.instances = positive("limits.function_instances", count)? as usize;
+    }
+    if let Some(mb) = limits.account_memory_mb {
+        options.account_share.memory = enough_memory("limits.account_memory_mb", mb)?;
+    }
+    if let Some(count) = limits.account_instances {
+        options.account_share.instances = positive("limits.account_instances", count)? as usize;
+    }
+    Ok(())
 }
 
 fn runtimes(config: &Config) -> Result<BTreeMap<RuntimeId, PathBuf>, SettingsError> {
@@ -230,14 +288,44 @@ fn uids(sandbox: &Sandbox) -> Result<Option<(u32, u32)>, SettingsError> {
 }
 
 fn memory(limits: &Limits) -> Result<ByteSize, SettingsError> {
-    match limits.memory_mb {
-        Some(mb) if mb < limits::MEMORY_MB.0 => {
-            let least = limits::MEMORY_MB.0;
-            Err(refuse("limits.memory_mb", format!("must be at least {least}")))
-        }
-        Some(mb) => Ok(ByteSize::mebibytes(mb)),
-        None => Ok(machine_memory()),
+    limits
+        .memory_mb
+        .map_or_else(|| Ok(machine_memory()), |mb| enough_memory("limits.memory_mb", mb))
+}
+
+/// Memory for at least the smallest function.
+fn enough_memory(option: &'static str, mb: u32) -> Result<ByteSize, SettingsError> {
+    let least = limits::MEMORY_MB.0;
+    if mb < least {
+        return Err(refuse(option, format!("must be at least {least}")));
     }
+    Ok(ByteSize::mebibytes(mb))
+}
+
+fn megabytes(option: &'static str, mb: u32) -> Result<u64, SettingsError> {
+    Ok(ByteSize::mebibytes(positive(option, mb)?).as_bytes())
+}
+
+/// More than some of them only fill the memory.
+fn blanks(limits: &Limits) -> Result<usize, SettingsError> {
+    let blanks = limits.blank_instances.unwrap_or(BLANKS);
+    if blanks > MOST_BLANKS {
+        return Err(refuse("limits.blank_instances", format!("must be at most {MOST_BLANKS}")));
+    }
+    Ok(blanks as usize)
+}
+
+fn tmp_disk(limits: &Limits, data_dir: &Path) -> Result<ByteSize, SettingsError> {
+    match limits.tmp_disk_mb {
+        Some(mb) => positive("limits.tmp_disk_mb", mb).map(ByteSize::mebibytes),
+        None => Ok(free_disk(data_dir)),
+    }
+}
+
+/// Half of what is free where the data directory is or will be.
+fn free_disk(data_dir: &Path) -> ByteSize {
+    let disk = data_dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok());
+    disk.map_or(ByteSize::bytes(0), |disk| ByteSize::bytes(disk.f_bavail * disk.f_frsize / 2))
 }
 
 /// Four fifths of the machine's memory.

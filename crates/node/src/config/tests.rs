@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use lacewing_invoke::pool::core::Share;
+use lacewing_model::ByteSize;
+use lacewing_sandbox::NetworkOptions;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -32,6 +36,45 @@ fn an_unknown_option_is_refused_by_name() {
 fn an_unknown_choice_is_refused_with_the_choices() {
     let error = parse("isolation = 'none'").expect_err("unknown");
     assert!(error.contains("required") && error.contains("best-effort"), "{error}");
+}
+
+#[test]
+fn the_network_is_open_unless_it_is_closed() {
+    let network = |text: &str| {
+        let mut config = parse(text).expect("well formed");
+        config.data_dir = Some("/tmp/x".into());
+        Settings::check(&config).expect("valid").network
+    };
+    let usual = network("");
+    assert!(!usual.is_required && usual.options == NetworkOptions::egress());
+    let shut = network("[network]\nmode = 'none'\nforwarding = 'leave'");
+    assert_eq!(shut.options.mode, lacewing_sandbox::Network::None);
+    assert!(!shut.options.may_forward);
+    let own = network(
+        "[network]\nmode = 'egress'\nallow = ['10.0.0.1:5432']\ndns = ['10.0.0.2', '[::1]:5353']\n\
+         bandwidth_mbit = 8\naccounts = {'111122223333' = 'none'}",
+    );
+    assert!(own.is_required);
+    assert_eq!(own.options.policy.allow[0].to_string(), "10.0.0.1/32:5432-5432");
+    assert_eq!(own.resolvers, ["10.0.0.2:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+    assert_eq!(own.options.bytes_per_second, Some(1_000_000));
+    let account = lacewing_model::AccountId::new("111122223333").unwrap();
+    assert_eq!(own.bounds.of(&account), lacewing_model::Network::None);
+}
+
+#[test]
+fn a_network_that_makes_no_sense_is_refused_by_name() {
+    for (line, option) in [
+        ("allow = ['169.254.169.254']", "network.allow"),
+        ("allow = ['10.0.0.1/8']", "network.allow"),
+        ("deny = ['x']", "network.deny"),
+        ("dns = ['resolver.example']", "network.dns"),
+        ("connections = 3", "network.connections"),
+        ("bandwidth_mbit = 0", "network.bandwidth_mbit"),
+        ("accounts = {'me' = 'none'}", "network.accounts"),
+    ] {
+        assert_eq!(refused(&format!("[network]\n{line}")).option, option, "{line}");
+    }
 }
 
 #[test]
@@ -85,14 +128,26 @@ fn every_option_arrives_in_the_settings() {
         uid_base = 500000
         uid_count = 100
         cgroup_parent = '/lacewing/x'
+        tmp = 'memory'
         [limits]
         memory_mb = 2048
+        tmp_disk_mb = 4096
         instances = 7
+        blank_instances = 2
         concurrency = 5
         keep_alive = '3m'
         instance_age = '1h'
+        function_memory_mb = 256
+        function_instances = 3
+        account_memory_mb = 512
+        account_instances = 4
+        [events]
+        account_mb = 10
+        account_events = 100
         [logs]
         retention_days = 2
+        function_mb = 20
+        account_mb = 40
         [usage]
         retention_days = 3
     ";
@@ -110,11 +165,19 @@ fn every_option_arrives_in_the_settings() {
     assert_eq!(settings.sandbox_root.as_deref(), Some(Path::new("/")));
     assert_eq!(settings.uid_range("0123456789ab"), (500_000, 100));
     assert_eq!(settings.cgroup_parent.as_deref(), Some(Path::new("/lacewing/x")));
+    assert_eq!((settings.tmp, settings.tmp_disk.as_bytes()), (Tmp::Memory, 4 << 30));
     assert_eq!(settings.invoke.memory.as_bytes(), 2 << 30);
+    assert_eq!(settings.blanks, 2);
     assert_eq!((settings.invoke.max_instances, settings.invoke.account_concurrency), (7, 5));
     assert_eq!(settings.invoke.keep_alive, Duration::from_secs(180));
     assert_eq!(settings.invoke.max_instance_age, Duration::from_secs(3_600));
     assert_eq!(settings.services.log_retention, Duration::from_secs(2 * 86_400));
+    let share = |instances, mb| Share { instances, memory: ByteSize::mebibytes(mb) };
+    assert_eq!(settings.invoke.function_share, share(3, 256));
+    assert_eq!(settings.invoke.account_share, share(4, 512));
+    assert_eq!((settings.invoke.events.bytes, settings.invoke.events.messages), (10 << 20, 100));
+    let bounds = settings.services.log_bounds;
+    assert_eq!((bounds.function, bounds.account), (20 << 20, 40 << 20));
     assert_eq!(settings.services.usage_retention, Duration::from_secs(3 * 86_400));
 }
 
@@ -131,10 +194,20 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[sandbox]\nuid_base = 4294967295", "sandbox.uid_base"),
         ("[sandbox]\nuid_count = 5", "sandbox.uid_count"),
         ("[limits]\nmemory_mb = 64", "limits.memory_mb"),
+        ("[limits]\ntmp_disk_mb = 0", "limits.tmp_disk_mb"),
+        ("[limits]\nblank_instances = 65", "limits.blank_instances"),
         ("[limits]\ninstances = 0", "limits.instances"),
         ("[limits]\nconcurrency = 0", "limits.concurrency"),
         ("[limits]\ninstance_age = '12h'", "limits.instance_age"),
+        ("[limits]\nfunction_memory_mb = 64", "limits.function_memory_mb"),
+        ("[limits]\nfunction_instances = 0", "limits.function_instances"),
+        ("[limits]\naccount_memory_mb = 64", "limits.account_memory_mb"),
+        ("[limits]\naccount_instances = 0", "limits.account_instances"),
+        ("[events]\naccount_mb = 0", "events.account_mb"),
+        ("[events]\naccount_events = 0", "events.account_events"),
         ("[logs]\nretention_days = 0", "logs.retention_days"),
+        ("[logs]\nfunction_mb = 0", "logs.function_mb"),
+        ("[logs]\naccount_mb = 0", "logs.account_mb"),
         ("[usage]\nretention_days = 0", "usage.retention_days"),
         ("[sandbox]\ncgroup_parent = 'lacewing'", "sandbox.cgroup_parent"),
     ] {
@@ -173,19 +246,42 @@ fn the_documented_example_is_valid_and_shows_every_option() {
         clock_skew,
         drain,
         runtimes,
-        sandbox: Sandbox { root, uid_base, uid_count, cgroup_parent },
-        limits: Limits { memory_mb, instances, concurrency, keep_alive, instance_age },
-        logs: Logs { retention_days },
+        sandbox: Sandbox { root, uid_base, uid_count, cgroup_parent, tmp },
+        network:
+            Network { mode, accounts, allow, deny, dns, connections, bandwidth_mbit, forwarding },
+        limits:
+            Limits {
+                memory_mb,
+                tmp_disk_mb,
+                blank_instances,
+                instances,
+                function_memory_mb,
+                function_instances,
+                account_memory_mb,
+                account_instances,
+                concurrency,
+                keep_alive,
+                instance_age,
+            },
+        events: Events { account_mb: event_mb, account_events },
+        logs: Logs { retention_days, function_mb, account_mb },
         usage: Usage { retention_days: usage_days },
     } = config;
     assert!(listen.is_some() && region.is_some() && account.is_some());
     assert!(data_dir.is_some() && root.is_some() && cgroup_parent.is_some());
     assert!(isolation.is_some() && cpu.is_some());
+    assert!(tmp.is_some() && tmp_disk_mb.is_some() && blank_instances.is_some());
     assert!(lenient_roles.is_some() && substitute_runtimes.is_some());
     assert!(clock_skew.is_some() && drain.is_some());
     assert!(keep_alive.is_some() && instance_age.is_some());
     assert!(uid_base.is_some() && uid_count.is_some() && memory_mb.is_some());
     assert!(instances.is_some() && concurrency.is_some() && retention_days.is_some());
-    assert!(usage_days.is_some());
+    assert!(function_memory_mb.is_some() && function_instances.is_some());
+    assert!(account_memory_mb.is_some() && account_instances.is_some());
+    assert!(event_mb.is_some() && account_events.is_some());
+    assert!(usage_days.is_some() && function_mb.is_some() && account_mb.is_some());
     assert!(!runtimes.is_empty());
+    assert!(mode.is_some() && forwarding.is_some() && connections.is_some());
+    assert!(bandwidth_mbit.is_some() && !accounts.is_empty());
+    assert!(!allow.is_empty() && !deny.is_empty() && !dns.is_empty());
 }

@@ -2,7 +2,7 @@
 // Runs the handler of one Lambda function under Node.js 18 or later.
 //
 // Started as `node /var/runtime/bootstrap.cjs` with the socket to the server as file descriptor 3.
-// It loads the handler that `_HANDLER` names, says so, and then answers one invocation after another
+// With the argument `blank` it first waits for a function. It loads the handler that `_HANDLER` names, says so, and then answers one invocation after another
 // until the socket ends. What a handler can observe (module lookup, context object, error documents,
 // console, when an invocation is over) is as Lambda's own runtime has it; the yardstick is the npm
 // package `aws-lambda-ric`.
@@ -18,13 +18,10 @@ const path = require('path');
 const util = require('util');
 
 const SOCKET = 3;
-const INVOKE = 1;
-const READY = 1, INIT_ERROR = 2, RESPONSE = 3, ERROR = 4;
+const INVOKE = 1, BECOME = 2;
+const READY = 1, INIT_ERROR = 2, RESPONSE = 3, ERROR = 4, STREAM = 5, PIECE = 6, END = 7;
+const MOST_IN_A_PIECE = 65536;
 const MOST_IN_A_FRAME = 0xffff0000;
-
-const taskRoot = process.env.LAMBDA_TASK_ROOT ?? '/var/task';
-const nodeVersion = Number(/nodejs(\d+)/.exec(process.env.AWS_EXECUTION_ENV ?? '')?.[1] ??
-  process.versions.node.split('.')[0]);
 
 // --- Frames ---------------------------------------------------------------------------------------
 
@@ -86,6 +83,36 @@ function send(kind, text, errorType) {
   writeAll(SOCKET, Buffer.concat([prefix, type]));
   writeAll(SOCKET, body);
 }
+
+// --- Waiting for a function -----------------------------------------------------------------------
+// Started with the argument `blank` there is no function yet. All that is needed without one is
+// loaded; the environment comes later, before anything below looks at it.
+
+const WARM = ['async_hooks', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https',
+  'net', 'os', 'stream', 'timers', 'tls', 'url', 'zlib'];
+
+function become() {
+  for (const name of WARM) require(name);
+  send(READY, '');
+  const end = receive();
+  if (end === 0) process.exit(0);
+  if (frame[4] !== BECOME) process.exit(1);
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  for (const pair of frame.toString('utf8', 5, end).split('\0')) {
+    const at = pair.indexOf('=');
+    process.env[pair.slice(0, at)] = pair.slice(at + 1);
+  }
+  process.chdir(process.env.LAMBDA_TASK_ROOT);
+}
+
+if (process.argv[2] === 'blank') {
+  process.argv.splice(2);
+  become();
+}
+
+const taskRoot = process.env.LAMBDA_TASK_ROOT ?? '/var/task';
+const nodeVersion = Number(/nodejs(\d+)/.exec(process.env.AWS_EXECUTION_ENV ?? '')?.[1] ??
+  process.versions.node.split('.')[0]);
 
 // --- Errors ---------------------------------------------------------------------------------------
 
@@ -258,6 +285,42 @@ async function loadModule(root, name) {
   return require(require.resolve(name, { paths: [taskRoot, root] }));
 }
 
+const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
+const HIGH_WATER_MARK = Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark');
+const PRELUDE_TYPE = 'application/vnd.awslambda.http-integration-response';
+
+/** What Lambda gives a handler's module to mark a handler that streams its response. */
+function defineAwsLambda() {
+  if (['1', 'true'].includes(process.env.AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA)) return;
+  globalThis.awslambda = {
+    streamifyResponse(handler, options) {
+      handler[STREAMING] = 'response';
+      if (typeof options?.highWaterMark === 'number') handler[HIGH_WATER_MARK] = Math.trunc(options.highWaterMark);
+      return handler;
+    },
+    HttpResponseStream: class HttpResponseStream {
+      /** The stream itself, which then begins with `prelude` as JSON and eight zero bytes. */
+      static from(stream, prelude) {
+        stream.setContentType(PRELUDE_TYPE);
+        const text = JSON.stringify(prelude);
+        stream._onBeforeFirstWrite = (write) => {
+          write(text);
+          write(new Uint8Array(8));
+        };
+        return stream;
+      }
+    },
+  };
+}
+
+/** Whether the handler streams its response. */
+function isStreaming(handler) {
+  const mark = handler[STREAMING];
+  if (mark === undefined || mark === null || mark === false) return false;
+  if (mark === 'response') return true;
+  throw runtimeError('MalformedStreamingHandler', 'Only response streaming is supported.');
+}
+
 async function loadHandler(fullName) {
   if (fullName.includes('..')) {
     throw runtimeError('MalformedHandlerName', `'${fullName}' is not a valid handler name. ` +
@@ -371,25 +434,204 @@ class Invocation {
       this.#fail(new Error('Unable to stringify response body'));
       return;
     }
-    this.#close();
+    this.finish();
     send(RESPONSE, text);
   }
 
   #fail(error) {
     logError('Invoke Error', error);
-    this.#close();
+    this.finish();
     sendError(ERROR, error);
   }
 
   /** The next read comes after one turn of the event loop. */
-  #close() {
+  finish() {
     current = undefined;
     onEmptyLoop = nothing;
     setImmediate(next);
   }
 }
 
+// --- Streamed responses ---------------------------------------------------------------------------
+
+let ResponseStream;
+/** The method that ends a response; not for the handler. */
+const CLOSE = Symbol('close');
+
+/** Made when it is needed: most handlers do not stream. */
+function responseStreamClass() {
+  const { Writable } = require('stream');
+  return class ResponseStream extends Writable {
+    #contentType = 'application/octet-stream';
+    #hasBegun = false;
+    #isWriting = false;
+    #onIdle;
+
+    constructor(highWaterMark) {
+      super({ highWaterMark: Number.isSafeInteger(highWaterMark) && highWaterMark > 0 ? highWaterMark : undefined });
+      // Who writes after the end is told so by a callback; it does not end the process.
+      this.on('error', nothing);
+    }
+
+    setContentType(contentType) {
+      if (this.#hasBegun) {
+        throw runtimeError('InvalidStreamingOperation', 'Cannot set content-type, too late.');
+      }
+      this.#contentType = String(contentType);
+    }
+
+    write(chunk, encoding, callback) {
+      const before = this._onBeforeFirstWrite;
+      if (typeof before === 'function') {
+        this._onBeforeFirstWrite = undefined;
+        before((first) => super.write(first));
+      }
+      const isPlain = typeof chunk === 'string' || chunk?.constructor === Uint8Array || Buffer.isBuffer(chunk);
+      return super.write(isPlain ? chunk : JSON.stringify(chunk), encoding, callback);
+    }
+
+    end(chunk, encoding, callback) {
+      if (chunk === undefined || chunk === null || typeof chunk === 'function') return super.end(chunk);
+      this.write(chunk, typeof encoding === 'function' ? undefined : encoding);
+      return super.end(typeof encoding === 'function' ? encoding : callback);
+    }
+
+    _write(chunk, _encoding, callback) {
+      this.#begin();
+      this.#isWriting = true;
+      this.#writeFrom(chunk, 0, (error) => {
+        this.#isWriting = false;
+        // Not both: the callback may begin the next write at once.
+        if (this.#onIdle) this.#onIdle();
+        else callback(error);
+      });
+    }
+
+    _writev(chunks, callback) {
+      this._write(Buffer.concat(chunks.map(({ chunk }) => chunk)), undefined, callback);
+    }
+
+    _final(callback) {
+      this.#begin();
+      callback();
+    }
+
+    /** Ends the response once nothing is being written; what still waits is dropped. */
+    [CLOSE](sendLast) {
+      this.#onIdle = () => {
+        this.#begin();
+        this.destroy();
+        sendLast();
+      };
+      if (!this.#isWriting) this.#onIdle();
+    }
+
+    /** Tells the server of the response; nothing else is being written then. */
+    #begin() {
+      if (this.#hasBegun) return;
+      this.#hasBegun = true;
+      send(STREAM, this.#contentType);
+    }
+
+    /** Writes one piece after the other, each in a thread: the descriptor blocks, the handler must not. */
+    #writeFrom(chunk, from, done) {
+      const length = Math.min(chunk.length - from, MOST_IN_A_PIECE);
+      if (length <= 0) {
+        done(null);
+        return;
+      }
+      const piece = Buffer.allocUnsafe(5 + length);
+      piece.writeUInt32LE(1 + length, 0);
+      piece[4] = PIECE;
+      chunk.copy(piece, 5, from, from + length);
+      const step = (at) => fs.write(SOCKET, piece, at, piece.length - at, null, (error, written) => {
+        if (error) done(error);
+        else if (at + written < piece.length) step(at + written);
+        else this.#writeFrom(chunk, from + length, done);
+      });
+      step(0);
+    }
+  };
+}
+
+/** One invocation of a handler that streams: its response ends once, whole or with an error. */
+class StreamingInvocation extends Invocation {
+  #stream;
+  #isOver = false;
+  #waits = true;
+
+  context() {
+    const invocation = this;
+    const { succeed, fail, done, ...context } = super.context();
+    delete context.callbackWaitsForEmptyEventLoop;
+    Object.defineProperty(context, 'callbackWaitsForEmptyEventLoop', {
+      get: () => invocation.#waits,
+      set: (value) => { invocation.#waits = Boolean(value); },
+      enumerable: true,
+    });
+    return context;
+  }
+
+  async run(payload) {
+    ResponseStream ??= responseStreamClass();
+    this.#stream = new ResponseStream(handler[HIGH_WATER_MARK]);
+    const finished = new Promise((resolve) => this.#stream.once('finish', resolve).once('close', resolve));
+    onEmptyLoop = () => this.fail('Response stream is not finished.');
+    try {
+      const event = payload === '' ? {} : JSON.parse(payload);
+      const result = handler(event, this.#stream, this.context());
+      if (typeof result?.then !== 'function') {
+        this.fail('Streaming does not support non-async handlers.');
+        return;
+      }
+      if (await result !== undefined) console.warn('Streaming handlers ignore return values.');
+      await finished;
+      if (!this.#stream.writableFinished) {
+        this.fail('Response stream is not finished.');
+        return;
+      }
+    } catch (error) {
+      this.fail(error ?? 'handled');
+      return;
+    }
+    // As Lambda's client does, it is over when nothing is left to do, unless the handler says otherwise.
+    if (this.#waits) onEmptyLoop = () => this.#end();
+    else this.#end();
+  }
+
+  #end() {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#stream[CLOSE](() => {
+      this.finish();
+      send(END, '');
+    });
+  }
+
+  fail(error) {
+    if (this.#isOver) return;
+    logError('Invoke Error', error);
+    this.#isOver = true;
+    this.#stream[CLOSE](() => {
+      this.finish();
+      sendError(ERROR, error);
+    });
+  }
+
+  /** An uncaught error: answers, and then ends the process. */
+  die(error, code) {
+    this.#isOver = true;
+    this.#stream[CLOSE](() => {
+      sendError(ERROR, error);
+      process.exit(code);
+    });
+  }
+}
+
+// --- From one invocation to the next --------------------------------------------------------------
+
 let handler;
+let streams = false;
 
 function next() {
   const before = Date.now();
@@ -397,7 +639,7 @@ function next() {
   const at = 17 + frame.readUInt32LE(13);
   const strings = frame.toString('utf8', 17, at).split('\0');
   const deadline = frame.readUInt32LE(5) + frame.readUInt32LE(9) * 0x100000000;
-  const invocation = new Invocation(strings, deadline);
+  const invocation = streams ? new StreamingInvocation(strings, deadline) : new Invocation(strings, deadline);
   current = invocation;
   globalThis[REQUEST_ID] = strings[0];
   globalThis[TENANT_ID] = strings[5] === '' ? undefined : strings[5];
@@ -415,6 +657,10 @@ function next() {
 }
 
 function run(invocation, payload) {
+  if (streams) {
+    invocation.run(payload);
+    return;
+  }
   try {
     const event = payload === '' ? {} : JSON.parse(payload);
     const callback = (error, result) => invocation.callback(error, result);
@@ -454,12 +700,16 @@ function receiveOrExit() {
 function dieOf(what, error, code) {
   logError(what, error);
   if (handler === undefined) sendError(INIT_ERROR, error);
-  else if (current !== undefined) sendError(ERROR, error);
+  else if (current instanceof StreamingInvocation) {
+    current.die(error, code);
+    return;
+  } else if (current !== undefined) sendError(ERROR, error);
   process.exit(code);
 }
 
 async function main() {
   patchConsole();
+  defineAwsLambda();
   process.on('beforeExit', () => onEmptyLoop());
   process.on('uncaughtException', (error) => dieOf('Uncaught Exception', error, 129));
   process.on('unhandledRejection', (reason, promise) => {
@@ -468,7 +718,9 @@ async function main() {
   });
   process.exitCode = 13; // should the loop run empty before the module is loaded, as Node has it
   try {
-    handler = await loadHandler(process.env._HANDLER ?? '');
+    const loaded = await loadHandler(process.env._HANDLER ?? '');
+    streams = isStreaming(loaded);
+    handler = loaded;
   } catch (error) {
     dieOf('Uncaught Exception', error, 129);
   }

@@ -1,7 +1,7 @@
 """Runs the handler of one Lambda function under CPython 3.9 or later.
 
 Started as `python3.X -I -S -B /var/runtime/bootstrap.py` with the socket to the server as file
-descriptor 3. It loads the handler that `_HANDLER` names, says so, and then answers one invocation
+descriptor 3. With the argument `blank` it first waits for a function. It loads the handler that `_HANDLER` names, says so, and then answers one invocation
 after another until the socket ends. What a handler can observe (search path, context object, error
 documents, log format, JSON) is as Lambda's own runtime has it; the yardstick is `awslambdaric`.
 
@@ -20,7 +20,7 @@ import sys
 import time
 
 SOCKET = 3
-INVOKE = 1
+INVOKE, BECOME = 1, 2
 READY, INIT_ERROR, RESPONSE, ERROR = 1, 2, 3, 4
 MOST_IN_A_FRAME = 0xFFFF0000
 
@@ -33,6 +33,39 @@ class Fault(Exception):
         self.error_type = error_type
         self.message = message
         self.trace = list(trace)
+
+
+# --- Waiting for a function ----------------------------------------------------------------------
+# Started with the argument `blank` there is no function yet. All that is needed without one is
+# loaded; the environment comes later, before anything below looks at it.
+
+WARM = "json logging traceback datetime decimal base64 urllib.parse http.client ssl"
+
+
+def become():
+    for name in WARM.split():
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # this interpreter was built without it
+    os.write(SOCKET, b"\1\0\0\0" + bytes((READY,)))
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
+        data += os.read(SOCKET, 65536) or os._exit(0)
+    if data[4] != BECOME:
+        os._exit(1)
+    coerced = os.environ.get("LC_CTYPE")  # set by the interpreter itself, see PEP 538
+    os.environ.clear()
+    if coerced:
+        os.environ["LC_CTYPE"] = coerced
+    os.environ.update(pair.split("=", 1) for pair in str(data[5:], "utf-8").split("\0"))
+    time.tzset()
+    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+
+
+if sys.argv[1:] == ["blank"]:
+    del sys.argv[1:]
+    become()
 
 
 # --- The search path -----------------------------------------------------------------------------
@@ -84,6 +117,8 @@ def set_up_search_path():
     ]
     sys.path[:] = dict.fromkeys(entry for entry in wanted if entry)
     sys.meta_path.insert(0, PlatformFirst)
+    if "logging" in sys.modules:
+        set_up_logging(sys.modules["logging"])
 
 
 def add_site_builtins():

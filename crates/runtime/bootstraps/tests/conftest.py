@@ -34,8 +34,14 @@ def python(request):
     return path
 
 
+@pytest.fixture(params=[False, True], ids=["started", "blank"])
+def blank(request):
+    """Whether there is no function yet when the bootstrap starts; that must not be seen afterwards."""
+    return request.param
+
+
 @pytest.fixture
-def start_python(python, tmp_path):
+def start_python(python, tmp_path, blank):
     """Starts the Python bootstrap over some files; the one named in the handler must be among them."""
     started = []
 
@@ -47,7 +53,7 @@ def start_python(python, tmp_path):
         env = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3." + minor, **options.pop("env", {})}
         wrapper = options.pop("wrapper", [])
         root = write_files(tmp_path, files)
-        started.append(Bootstrap(wrapper + argv, root, handler, env, **options))
+        started.append(Bootstrap(wrapper + argv, root, handler, env, blank=blank, **options))
         return started[-1]
 
     yield start
@@ -64,7 +70,7 @@ def node():
 
 
 @pytest.fixture
-def start_node(node, tmp_path):
+def start_node(node, tmp_path, blank):
     """Starts the Node bootstrap over some files."""
     started = []
 
@@ -75,7 +81,7 @@ def start_node(node, tmp_path):
         env = {"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs20.x", **options.pop("env", {})}
         wrapper = options.pop("wrapper", [])
         root = write_files(tmp_path, files)
-        started.append(Bootstrap(wrapper + argv, root, handler, env, **options))
+        started.append(Bootstrap(wrapper + argv, root, handler, env, blank=blank, **options))
         return started[-1]
 
     yield start

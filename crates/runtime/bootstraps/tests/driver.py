@@ -14,7 +14,7 @@ import time
 BOOTSTRAPS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:hello"
-KINDS = {1: "ready", 2: "init_error", 3: "response", 4: "error"}
+KINDS = {1: "ready", 2: "init_error", 3: "response", 4: "error", 5: "stream", 6: "piece", 7: "end"}
 WAIT = 20.0
 
 
@@ -49,9 +49,10 @@ class Record:
 
 
 class Bootstrap:
-    """One running bootstrap with pipes for its log and its output."""
+    """One running bootstrap with pipes for its log and its output. A `blank` one gets its function,
+    which is to say its environment, when it has started."""
 
-    def __init__(self, argv, task_root, handler, env=None, telemetry=True):
+    def __init__(self, argv, task_root, handler, env=None, telemetry=True, blank=False):
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(WAIT)
         telemetry_out, telemetry_in = os.pipe()
@@ -71,6 +72,10 @@ class Bootstrap:
             **({"_LAMBDA_TELEMETRY_LOG_FD": "4"} if telemetry else {}),
             **(env or {}),
         }
+        first = environment
+        if blank:
+            argv = [*argv, "blank"]
+            first = {name: environment[name] for name in ("PATH", "TZ", "LANG")}
         # A shell moves the descriptors to their numbers, wherever they are in this process.
         numbers = (theirs.fileno(), telemetry_in, output_in)
         for number in numbers:
@@ -78,14 +83,17 @@ class Bootstrap:
         script = 'exec "$@" 3<&%d- 4>&%d- 1>&%d- 2>&1' % numbers
         self.process = subprocess.Popen(
             ["bash", "-c", script, "bash", *argv],
-            cwd=str(task_root),
-            env=environment,
+            cwd="/" if blank else str(task_root),
+            env=first,
             stdin=subprocess.DEVNULL,
             pass_fds=numbers,
         )
         theirs.close()
         os.close(telemetry_in)
         os.close(output_in)
+        if blank:
+            self.ready()
+            self.send(becoming(environment))
 
     def __enter__(self):
         return self
@@ -183,6 +191,12 @@ def invocation(event=b"", deadline_ms=None, **strings):
     text = "\0".join(values.get(name, "") for name in names).encode()
     body = struct.pack("<BQI", 1, deadline_ms, len(text)) + text
     return struct.pack("<I", len(body) + len(payload)) + body + payload
+
+
+def becoming(environment):
+    """The bytes of a BECOME frame."""
+    body = b"\2" + "\0".join("%s=%s" % pair for pair in environment.items()).encode()
+    return struct.pack("<I", len(body)) + body
 
 
 def split_records(data):

@@ -498,6 +498,7 @@ def test_children_of_the_handler_do_not_hold_the_descriptors(start_python):
     assert "/dev/null" in listing and "socket:" not in listing and " 4 -> " not in listing
 
 
+@pytest.mark.parametrize("blank", [False], indirect=True)  # it would not suit
 def test_a_wrapper_script_may_start_it(start_python, tmp_path):
     wrapper = tmp_path / "wrapper"
     wrapper.write_text('#!/bin/bash\nexport FROM_WRAPPER=yes\nexec "$@"\n')

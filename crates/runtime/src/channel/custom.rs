@@ -39,14 +39,15 @@ impl Custom {
 
     pub(super) fn begin(&self, call: &Call<'_>) {
         let invocation = call.invocation;
-        self.0.offer(Event {
+        let event = Event {
             request_id: invocation.request_id.to_string(),
             deadline_ms: call.deadline.as_millis(),
             arn: call.arn(),
             trace: invocation.trace.clone(),
             client_context: invocation.client_context.clone(),
             payload: invocation.payload.clone(),
-        });
+        };
+        self.0.offer(event, call.outlet.cloned());
     }
 
     pub(super) async fn answer(&self) -> Answer {

@@ -12,7 +12,8 @@ use tokio::net::UnixStream;
 use lacewing_model::{FunctionError, limits};
 
 use super::{Answer, Call, Readiness};
-use crate::frames::{Decoder, Failure, FromBootstrap, Invoke};
+use crate::frames::{Decoder, Failure, FromBootstrap, Invoke, encode_become};
+use crate::stream::{Intake, Outlet};
 
 /// Least free room in the buffer before each read.
 const ROOM: usize = 16 * 1024;
@@ -57,6 +58,12 @@ impl Stock {
         }
     }
 
+    pub(super) async fn r#become(&mut self, environment: &[(String, String)]) {
+        self.head.clear();
+        encode_become(environment, &mut self.head);
+        self.send().await;
+    }
+
     pub(super) fn begin(&mut self, call: &Call<'_>) {
         let invocation = call.invocation;
         let mut request_id = uuid::Uuid::encode_buffer();
@@ -76,16 +83,45 @@ impl Stock {
         self.payload = invocation.payload.clone();
     }
 
-    pub(super) async fn answer(&mut self) -> Answer {
+    pub(super) async fn answer(&mut self, outlet: Option<&Outlet>) -> Answer {
         if self.is_broken {
             return Answer::Broken;
         }
         self.send().await;
         match self.receive().await {
+            // Boxed, so that all that do not stream need no room for it.
+            Some(FromBootstrap::Stream(content_type)) => {
+                Box::pin(self.stream(&content_type, outlet)).await
+            }
             Some(FromBootstrap::Response(payload)) => returned(payload),
             Some(FromBootstrap::Error(failure)) => Answer::Failed(error(failure)),
             Some(FromBootstrap::TooLarge(_)) => Answer::TooLarge,
-            Some(FromBootstrap::Ready | FromBootstrap::InitError(_)) | None => Answer::Broken,
+            Some(_) | None => Answer::Broken,
+        }
+    }
+
+    /// Passes a streamed response on, or collects it. The rest of one that is too large to be
+    /// collected is skipped, so that what runs inside can serve again; but not for ever.
+    async fn stream(&mut self, content_type: &[u8], outlet: Option<&Outlet>) -> Answer {
+        let mut intake = Intake::begin(outlet, str::from_utf8(content_type).unwrap_or_default());
+        let (mut size, mut is_skipping) = (0, false);
+        loop {
+            match self.receive().await {
+                Some(FromBootstrap::Piece(piece)) => {
+                    size += piece.len() as u64;
+                    is_skipping = is_skipping || intake.take(piece).await.is_err();
+                    let is_endless = size > limits::STREAMED_RESPONSE.as_bytes();
+                    if is_skipping && (outlet.is_some() || is_endless) {
+                        return Answer::StreamTooLarge;
+                    }
+                }
+                Some(FromBootstrap::End | FromBootstrap::Error(_)) if is_skipping => {
+                    return Answer::TooLarge;
+                }
+                Some(FromBootstrap::End) => return intake.end(),
+                Some(FromBootstrap::Error(failure)) => return Answer::Failed(error(failure)),
+                Some(_) | None => return Answer::Broken,
+            }
         }
     }
 

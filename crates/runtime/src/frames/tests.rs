@@ -74,13 +74,25 @@ fn a_string_cannot_pass_for_several() {
 #[test]
 fn every_kind_of_frame_is_understood() {
     let failure = [string("Oops"), b"{}".to_vec()].concat();
-    let bytes = [frame(1, b""), frame(2, &failure), frame(3, b"null"), frame(4, &failure)].concat();
+    let bytes = [
+        frame(1, b""),
+        frame(2, &failure),
+        frame(3, b"null"),
+        frame(4, &failure),
+        frame(5, b"text/plain"),
+        frame(6, &[b'x'; PIECE]),
+        frame(7, b""),
+    ]
+    .concat();
     let failure = Failure { error_type: "Oops".into(), document: Bytes::from_static(b"{}") };
     let expected = vec![
         FromBootstrap::Ready,
         FromBootstrap::InitError(failure.clone()),
         FromBootstrap::Response(Bytes::from_static(b"null")),
         FromBootstrap::Error(failure),
+        FromBootstrap::Stream(Bytes::from_static(b"text/plain")),
+        FromBootstrap::Piece(Bytes::from(vec![b'x'; PIECE])),
+        FromBootstrap::End,
     ];
     assert_eq!(decode(&bytes, &[]), Ok(expected));
 }
@@ -93,6 +105,7 @@ fn what_is_no_frame_is_refused() {
     for (bytes, error) in [
         (vec![0, 0, 0, 0], FrameError::Empty),
         (frame(9, b""), FrameError::UnknownKind(9)),
+        (frame(6, &[0; PIECE + 1]), FrameError::LongPiece(PIECE + 1)),
         (long_string, FrameError::BrokenString),
         (short_string, FrameError::BrokenString),
         (not_utf8, FrameError::BrokenString),

@@ -17,7 +17,10 @@ fn writer() -> (LogWriter, LogReceiver, Arc<ManualClock>) {
 }
 
 async fn texts(receiver: &mut LogReceiver) -> Vec<String> {
-    let batch = receiver.next().await.expect("a batch");
+    texts_of(&receiver.next().await.expect("a batch"))
+}
+
+fn texts_of(batch: &LogBatch) -> Vec<String> {
     let text = |line: &LogLine| String::from_utf8(line.text.to_vec()).expect("UTF-8");
     batch.lines.iter().map(text).collect()
 }
@@ -112,6 +115,42 @@ async fn what_nobody_takes_is_bounded_and_the_loss_is_told() {
 }
 
 #[tokio::test]
+async fn a_function_that_floods_its_log_leaves_room_for_others_and_is_told_what_was_lost() {
+    let (sender, mut receiver) = channel();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(10)));
+    let log_of = |name: &str| {
+        let function = FunctionKey {
+            account: AccountId::new("000000000000").expect("valid"),
+            region: Region::new("us-east-1").expect("valid"),
+            name: FunctionName::new(name).expect("valid"),
+        };
+        LogWriter::new(sender.clone(), clock.clone(), function, "stream".into())
+    };
+    let mut instances = [log_of("flood"), log_of("flood")];
+    let line = [&[b'x'; 999][..], b"\n"].concat();
+    let mut kept = 0;
+    for _ in 0..100 {
+        for instance in &mut instances {
+            (0..1_000).for_each(|_| instance.output(&line));
+        }
+        // As fast as they are written: the rate is the bound, not the room.
+        let mut batches = Vec::new();
+        receiver.take_waiting(&mut batches, WAITING);
+        kept += batches.iter().flat_map(|batch| &batch.lines).map(|l| l.text.len()).sum::<usize>();
+    }
+    assert!((16 << 20..=32 << 20).contains(&kept), "{kept} bytes in no time, by two Instances");
+    assert!(receiver.lost() > 100_000);
+    let mut quiet = log_of("quiet");
+    quiet.output(b"kept\n");
+    quiet.finish();
+    assert_eq!(texts(&mut receiver).await, ["kept"]);
+    clock.advance(Duration::from_secs(1));
+    instances[0].finish();
+    let last = texts(&mut receiver).await.pop().expect("a line");
+    assert!(last.starts_with("LACEWING_WARNING: "), "{last}");
+}
+
+#[tokio::test]
 async fn batches_that_nobody_takes_have_little_room_together() {
     let (mut log, mut receiver, _clock) = writer();
     let line = [b'x'; LINE - 1];
@@ -126,4 +165,44 @@ async fn batches_that_nobody_takes_have_little_room_together() {
     log.flush();
     let last = texts(&mut receiver).await.pop().expect("a line");
     assert!(last.starts_with("LACEWING_WARNING: "));
+}
+
+/// Prints so much that records are lost, then ends the invocation.
+fn flood_to_the_end(log: &mut LogWriter, mut each: impl FnMut()) {
+    let line = [&[b'x'; 999][..], b"\n"].concat();
+    for _ in 0..60_000 {
+        log.output(&line);
+        each();
+    }
+    assert!(log.lost > 0 && log.pending_bytes > BATCH);
+    log.platform("END".to_owned());
+    log.platform("REPORT".to_owned());
+    log.finish();
+    assert_eq!((log.lost, log.pending.len()), (0, 0), "nothing waits for somebody to come by");
+}
+
+fn assert_is_an_end(lines: &[String], lost: u64) {
+    let [.., end, report, told] = lines else { panic!("{lines:?}") };
+    assert_eq!((end.as_str(), report.as_str()), ("END", "REPORT"));
+    assert_eq!(*told, format!("LACEWING_WARNING: {lost} log records were lost."));
+}
+
+#[tokio::test]
+async fn an_invocation_that_used_up_its_rate_still_ends_in_the_log() {
+    let (mut log, mut receiver, _clock) = writer();
+    let mut batches = Vec::new();
+    flood_to_the_end(&mut log, || receiver.take_waiting(&mut batches, WAITING));
+    receiver.take_waiting(&mut batches, WAITING);
+    let last = texts_of(batches.last().expect("a batch"));
+    assert_is_an_end(&last, receiver.lost());
+}
+
+#[tokio::test]
+async fn an_invocation_whose_output_fills_all_room_still_ends_in_the_log() {
+    let (mut log, mut receiver, _clock) = writer();
+    flood_to_the_end(&mut log, || {});
+    let mut batches = Vec::new();
+    receiver.take_waiting(&mut batches, WAITING);
+    let last = texts_of(batches.last().expect("a batch"));
+    assert_is_an_end(&last, receiver.lost());
 }

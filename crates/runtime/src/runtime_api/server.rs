@@ -7,6 +7,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -22,9 +24,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use lacewing_model::{FunctionError, limits};
+use lacewing_model::{ByteSize, FunctionError, limits};
 
 use super::state::{Answer, Event, Readiness, Refusal, State};
+use crate::stream::{Intake, Outlet};
 
 /// Connections of one sandbox that are served at the same time.
 const CONNECTIONS: usize = 16;
@@ -37,6 +40,7 @@ const MOST: u64 = limits::SYNC_RESPONSE.as_bytes();
 /// The type of an error that comes without one.
 const UNKNOWN: &str = "Runtime.Unknown";
 const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 
 type Reply = Response<Full<Bytes>>;
@@ -63,9 +67,9 @@ enum Content {
 // === Shared ===
 
 impl Shared {
-    /// Gives the runtime an event.
-    pub(crate) fn offer(&self, event: Event) {
-        self.state.lock().offer(event);
+    /// Gives the runtime an event, and a streamed response a place if the caller wants one.
+    pub(crate) fn offer(&self, event: Event, outlet: Option<Outlet>) {
+        self.state.lock().offer(event, outlet);
         self.offered.notify_one();
     }
 
@@ -89,6 +93,11 @@ impl Shared {
             }
             changed.await;
         }
+    }
+
+    /// Whether an answer waits to be taken.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.state.lock().has_answer()
     }
 
     /// Waits for an event on behalf of the runtime.
@@ -125,7 +134,8 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve_connection<S>(stream: S, shared: Arc<Shared>)
+/// Serves one connection until it ends.
+pub(crate) async fn serve_connection<S>(stream: S, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -211,18 +221,63 @@ where
         return refuse(refusal);
     }
     let mode = request.headers().get(RESPONSE_MODE).map(HeaderValue::as_bytes);
-    if !matches!(mode, None | Some(b"streaming")) {
-        let message = "Invalid function response mode";
-        return failure(StatusCode::BAD_REQUEST, "InvalidFunctionResponseMode", message);
+    match mode {
+        None => {}
+        Some(b"streaming") => {
+            let begun = shared.state.lock().stream(id);
+            match begun {
+                Ok(Some(outlet)) => return stream(shared, id, request, &outlet).await,
+                Ok(None) => {}
+                Err(refusal) => return refuse(refusal),
+            }
+        }
+        Some(_) => {
+            let message = "Invalid function response mode";
+            return failure(StatusCode::BAD_REQUEST, "InvalidFunctionResponseMode", message);
+        }
     }
     match read(shared, request.into_body(), || too_large(shared, id)).await {
         Content::Whole(body, trailers) => match trailers.as_ref().and_then(broken_off) {
             Some(error) => accept(shared, id, Answer::Failed(error)),
             None => accept(shared, id, Answer::Returned(body)),
         },
-        Content::TooLarge => refuse_size(),
+        Content::TooLarge => refuse_size(limits::SYNC_RESPONSE),
         Content::Truncated => truncated(shared, id),
     }
+}
+
+/// Passes a response on as it comes. One that is too large, or that ends early, ends the stream.
+async fn stream<B>(shared: &Shared, id: &str, request: Request<B>, outlet: &Outlet) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let mut intake = Intake::begin(Some(outlet), content_type.unwrap_or_default());
+    let mut body = request.into_body();
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            end_stream(shared, id, Answer::Truncated);
+            return refuse_truncated();
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                if intake.take(data).await.is_err() {
+                    end_stream(shared, id, Answer::StreamTooLarge);
+                    return refuse_size(limits::STREAMED_RESPONSE);
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let failed = trailers.as_ref().and_then(broken_off);
+    end_stream(shared, id, failed.map_or_else(|| intake.end(), Answer::Failed));
+    accepted()
+}
+
+fn end_stream(shared: &Shared, id: &str, answer: Answer) {
+    shared.state.lock().end_stream(id, answer);
+    shared.changed.notify_one();
 }
 
 async fn error<B>(shared: &Shared, id: &str, request: Request<B>) -> Reply
@@ -237,7 +292,7 @@ where
         Content::Whole(payload, _) => {
             accept(shared, id, Answer::Failed(FunctionError { error_type, payload }))
         }
-        Content::TooLarge => refuse_size(),
+        Content::TooLarge => refuse_size(limits::SYNC_RESPONSE),
         Content::Truncated => truncated(shared, id),
     }
 }
@@ -253,7 +308,7 @@ where
             shared.changed.notify_one();
             done.map_or_else(refuse, |()| accepted())
         }
-        Content::TooLarge => refuse_size(),
+        Content::TooLarge => refuse_size(limits::SYNC_RESPONSE),
         Content::Truncated => refuse_truncated(),
     }
 }
@@ -303,11 +358,19 @@ fn error_type(headers: &HeaderMap) -> String {
     value.filter(|text| !text.is_empty()).unwrap_or(UNKNOWN).to_owned()
 }
 
-/// A streamed response ends with these trailers if the handler failed on the way.
+/// A streamed response ends with these trailers if the handler failed on the way. The document is
+/// in base64; what is not is replaced by words of ours.
 fn broken_off(trailers: &HeaderMap) -> Option<FunctionError> {
     trailers.get(ERROR_TYPE)?;
-    let message = "The function failed while it was streaming its response.";
-    Some(FunctionError::of_platform(error_type(trailers), message))
+    let error_type = error_type(trailers);
+    let document = trailers.get(ERROR_BODY).and_then(|body| BASE64_STANDARD.decode(body).ok());
+    match document.filter(|document| str::from_utf8(document).is_ok_and(|text| !text.is_empty())) {
+        Some(document) => Some(FunctionError { error_type, payload: document.into() }),
+        None => {
+            let message = "The function failed while it was streaming its response.";
+            Some(FunctionError::of_platform(error_type, message))
+        }
+    }
 }
 
 fn accept(shared: &Shared, id: &str, answer: Answer) -> Reply {
@@ -324,9 +387,7 @@ fn too_large(shared: &Shared, id: &str) {
 }
 
 fn truncated(shared: &Shared, id: &str) -> Reply {
-    let message = "The runtime ended its response early.";
-    let error = FunctionError::of_platform("Runtime.TruncatedResponse", message);
-    if shared.state.lock().answer(id, Answer::Failed(error)).is_ok() {
+    if shared.state.lock().answer(id, Answer::Truncated).is_ok() {
         shared.changed.notify_one();
     }
     refuse_truncated()
@@ -348,8 +409,9 @@ fn refuse(refusal: Refusal) -> Reply {
     }
 }
 
-fn refuse_size() -> Reply {
-    let message = format!("Exceeded maximum allowed payload size ({MOST} bytes).");
+fn refuse_size(most: ByteSize) -> Reply {
+    let most = most.as_bytes();
+    let message = format!("Exceeded maximum allowed payload size ({most} bytes).");
     failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
 }
 

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! Starting --next--> Ready --(event)--> Running --response|error--> Answered --next--> Ready
-//!     '--init/error--> Failed
+//!     '--init/error--> Failed              '--response, as it comes--> Streaming --its end--^
 //! ```
 
 use bytes::Bytes;
 
 use lacewing_model::FunctionError;
+
+use crate::stream::Outlet;
 
 /// One invocation as the runtime is told of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub(crate) enum Answer {
     Failed(FunctionError),
     /// The answer was larger than allowed.
     TooLarge,
+    /// It ended early.
+    Truncated,
+    /// All of it went out as it came.
+    Streamed,
+    /// As much as is allowed went out as it came, and more is coming.
+    StreamTooLarge,
     /// What came is no answer.
     Broken,
 }
@@ -57,6 +65,7 @@ enum Phase {
     Starting,
     Ready,
     Running,
+    Streaming,
     Answered,
     Failed,
 }
@@ -70,19 +79,22 @@ pub(crate) struct State {
     /// The last invocation that the runtime was given.
     current: Option<String>,
     answer: Option<Answer>,
+    /// Where a streamed response goes, if the caller wants it as it comes.
+    outlet: Option<Outlet>,
     init_error: Option<FunctionError>,
 }
 
 impl State {
-    /// The platform has an event.
-    pub(crate) fn offer(&mut self, event: Event) {
+    /// The platform has an event, and a place for a streamed response if that is wanted.
+    pub(crate) fn offer(&mut self, event: Event, outlet: Option<Outlet>) {
         self.answer = None;
         self.offered = Some(event);
+        self.outlet = outlet;
     }
 
     /// The runtime asks for an event; `None` if it has to wait.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Refusal> {
-        if matches!(self.phase, Phase::Running | Phase::Failed) {
+        if matches!(self.phase, Phase::Running | Phase::Streaming | Phase::Failed) {
             return Err(Refusal::Transition);
         }
         let event = self.offered.take();
@@ -102,6 +114,27 @@ impl State {
             return Err(Refusal::Transition);
         }
         Ok(())
+    }
+
+    /// The runtime begins to stream its answer: nothing else can answer then. Gives the place for
+    /// it, if it is wanted as it comes.
+    pub(crate) fn stream(&mut self, request_id: &str) -> Result<Option<Outlet>, Refusal> {
+        self.check(request_id)?;
+        let outlet = self.outlet.take();
+        if outlet.is_some() {
+            self.phase = Phase::Streaming;
+        }
+        Ok(outlet)
+    }
+
+    /// What was streamed has come to an end; only who began it calls this. Of no effect when the
+    /// invocation is over.
+    pub(crate) fn end_stream(&mut self, request_id: &str, answer: Answer) {
+        let is_current = self.current.as_deref() == Some(request_id);
+        if is_current && self.phase == Phase::Streaming {
+            self.phase = Phase::Answered;
+            self.answer = Some(answer);
+        }
     }
 
     /// The runtime answers.
@@ -125,6 +158,11 @@ impl State {
     /// Gives the answer to the platform, once.
     pub(crate) fn take_answer(&mut self) -> Option<Answer> {
         self.answer.take()
+    }
+
+    /// Whether an answer waits to be taken.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.answer.is_some()
     }
 
     /// How the init phase ended, if it has.
@@ -156,7 +194,7 @@ mod tests {
         assert_eq!(state.next(), Ok(None));
         assert_eq!(state.readiness(), Some(Readiness::Ready));
         for id in ["a", "b"] {
-            state.offer(event(id));
+            state.offer(event(id), None);
             assert_eq!(state.next(), Ok(Some(event(id))));
             assert_eq!(state.answer(id, returned("x")), Ok(()));
             assert_eq!(state.take_answer(), Some(returned("x")));
@@ -167,7 +205,7 @@ mod tests {
     #[test]
     fn a_second_next_during_an_invocation_is_refused() {
         let mut state = State::default();
-        state.offer(event("a"));
+        state.offer(event("a"), None);
         assert!(state.next().expect("allowed").is_some());
         assert_eq!(state.next(), Err(Refusal::Transition));
     }
@@ -176,7 +214,7 @@ mod tests {
     fn an_answer_needs_the_id_and_the_moment() {
         let mut state = State::default();
         assert_eq!(state.answer("a", returned("x")), Err(Refusal::RequestId));
-        state.offer(event("a"));
+        state.offer(event("a"), None);
         assert!(state.next().expect("allowed").is_some());
         assert_eq!(state.answer("b", returned("x")), Err(Refusal::RequestId));
         assert_eq!(state.answer("a", returned("x")), Ok(()));

@@ -16,12 +16,13 @@ use lacewing_model::function::{Architecture, Code, Environment, State, UpdateSta
 use lacewing_model::usage::Trigger;
 use lacewing_model::{
     AccountId, Credentials, Function, FunctionConfig, FunctionKey, FunctionName, Invocation,
-    Outcome, Region, RequestId, RuntimeId, Secret, SystemClock, Timestamp,
+    Outcome, Region, RequestId, RuntimeId, Secret, SystemClock, Timestamp, Version,
 };
 use lacewing_runtime::{
-    Completion, EndpointListeners, Instance, LogReceiver, Options, Runtimes, StartRequest, Starter,
+    Completion, EndpointListeners, Instance, LogReceiver, Options, Premises, Runtimes,
+    StartRequest, Starter,
 };
-use lacewing_sandbox::{Cpu, Isolation, Launcher, LauncherOptions};
+use lacewing_sandbox::{Cpu, Isolation, Launcher, LauncherOptions, ScratchOptions};
 use lacewing_store::Store;
 
 /// Everything that an Instance needs.
@@ -79,22 +80,16 @@ impl Source {
 impl Bed {
     /// Makes one, or says why not.
     pub(crate) fn new() -> Option<Self> {
+        Self::with_blanks(0)
+    }
+
+    /// The same, where so many blank Instances wait once [`Starter::keep_blanks`] runs.
+    pub(crate) fn with_blanks(blanks: usize) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skip("sandboxes are tested as root");
             return None;
         }
         let directory = tempfile::tempdir().expect("a directory");
-        let options = LauncherOptions {
-            owner: Uuid::new_v4().simple().to_string(),
-            isolation: Isolation::BestEffort,
-            cpu: Cpu::Fair,
-            uid_base: 700_000,
-            uid_count: 1_000,
-            cgroup_parent: None,
-            root: None,
-        };
-        let exe = PathBuf::from(env!("CARGO_BIN_EXE_lacewing-runtime-launcher"));
-        let launcher = Launcher::start(&exe, &options).expect("a launcher");
         let clock = Arc::new(SystemClock);
         let store = lacewing_store::memory::open(clock.clone());
         let path = std::env::var_os("PATH");
@@ -103,16 +98,31 @@ impl Bed {
         let options = Options {
             code_dir: directory.path().join("code"),
             run_dir: directory.path().join("run"),
+            network: lacewing_model::NetworkBounds::default(),
             endpoint_port: 9002,
             region: Region::new("us-east-1").expect("valid"),
+            blanks,
         };
-        let made = Starter::new(
-            options,
-            launcher.clone(),
-            store.blobs.clone(),
-            Arc::clone(&runtimes),
-            clock,
-        );
+        let premises = Premises::prepare(options, Arc::clone(&runtimes)).expect("premises");
+        let options = LauncherOptions {
+            owner: Uuid::new_v4().simple().to_string(),
+            isolation: Isolation::BestEffort,
+            cpu: Cpu::Fair,
+            uid_base: 700_000,
+            uid_count: 1_000,
+            cgroup_parent: None,
+            root: None,
+            sources: premises.sources(),
+            scratch: Some(ScratchOptions {
+                dir: directory.path().to_owned(),
+                expected: lacewing_runtime::tmp_of(512),
+                most_bytes: u64::MAX,
+            }),
+            network: lacewing_sandbox::NetworkOptions::none(),
+        };
+        let exe = PathBuf::from(env!("CARGO_BIN_EXE_lacewing-runtime-launcher"));
+        let launcher = Launcher::start(&exe, &options).expect("a launcher");
+        let made = Starter::new(premises, launcher.clone(), store.blobs.clone(), clock);
         let (starter, endpoints, logs) = made.expect("a starter");
         Some(Self { starter, logs, endpoints, runtimes, store, launcher, _directory: directory })
     }
@@ -142,6 +152,8 @@ impl Bed {
                 region: Region::new("us-east-1").expect("valid"),
                 name: FunctionName::new(&format!("function-{number}")).expect("valid"),
             },
+            version: Version::Latest,
+            lineage: Uuid::nil(),
             config: FunctionConfig {
                 runtime: source.runtime.parse().expect("known"),
                 handler: source.handler.to_owned(),
@@ -197,7 +209,6 @@ impl Bed {
     pub(crate) fn request(function: Function) -> StartRequest {
         StartRequest {
             function: Arc::new(function),
-            version: "$LATEST".to_owned(),
             credentials: Credentials {
                 access_key_id: "ASIATEST".to_owned(),
                 secret_access_key: Secret::new("secret".to_owned()),

@@ -3,7 +3,7 @@
 //! Reads below a root directory, so that tests can show it other hosts. See cgroups(7).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A controller that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,17 @@ impl Kind {
     }
 }
 
-/// One hierarchy and the directory below which our groups shall be.
+/// One hierarchy and the directories below which our groups may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) v2: bool,
+    /// What the hierarchy offers at its top; on v2 a group further down may have less.
     pub(crate) controllers: Vec<Controller>,
-    pub(crate) dir: PathBuf,
+    /// The process's own group.
+    pub(crate) own: PathBuf,
+    /// Where our group may be, best first. On v1 the own group; on v2 also those above it, as a group
+    /// that other processes live in cannot be divided. Only the chosen parent, if one was chosen.
+    pub(crate) dirs: Vec<PathBuf>,
 }
 
 /// All hierarchies of use to us.
@@ -88,14 +93,16 @@ impl Layout {
                 continue;
             }
             let Some(path) = own_path(&own, &mount) else { continue };
-            let inside = match parent {
-                Some(parent) => parent.strip_prefix("/").unwrap_or(parent),
-                None => aside_of(path).strip_prefix(mount.root).unwrap_or_else(|_| Path::new("")),
+            let top = root.join(mount.point.trim_start_matches('/'));
+            let own: PathBuf = top.join(below(path, mount.root)).components().collect();
+            let dirs: Vec<PathBuf> = match parent {
+                Some(parent) => vec![top.join(parent.strip_prefix("/").unwrap_or(parent))],
+                None if !v2 => vec![own.clone()],
+                None => own_and_above(&own, &top),
             };
-            let dir = root.join(mount.point.trim_start_matches('/')).join(inside);
-            let controllers = if v2 { available(&dir) } else { controllers };
-            if places.iter().all(|place| place.dir != dir) {
-                places.push(Place { v2, controllers, dir });
+            let controllers = if v2 { available(&top) } else { controllers };
+            if places.iter().all(|place| place.own != own) {
+                places.push(Place { v2, controllers, own, dirs });
             }
         }
         let kind = kind(&places);
@@ -117,7 +124,22 @@ fn kind(places: &[Place]) -> Kind {
     }
 }
 
-fn available(dir: &Path) -> Vec<Controller> {
+/// Finds a group's path below a mount; the mount's top when the group is outside of what it shows.
+fn below<'a>(path: &'a Path, mount_root: &str) -> &'a Path {
+    let inside = path.strip_prefix(mount_root).unwrap_or_else(|_| Path::new(""));
+    let outside = inside.components().any(|part| part == Component::ParentDir);
+    if outside { Path::new("") } else { inside }
+}
+
+/// Lists a group and all above it. A server that stepped aside is in a group beside the one for its
+/// sandboxes, which therefore begins one higher.
+fn own_and_above(own: &Path, top: &Path) -> Vec<PathBuf> {
+    let all = own.ancestors().take_while(|dir| dir.starts_with(top));
+    all.skip(usize::from(is_aside(own))).map(Path::to_owned).collect()
+}
+
+/// Tells which controllers a group of v2 has.
+pub(super) fn available(dir: &Path) -> Vec<Controller> {
     let names = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let found = Controller::listed(&names, ' ').into_iter();
     found.filter(|it| !matches!(it, Controller::CpuAcct | Controller::Freezer)).collect()
@@ -140,11 +162,9 @@ fn own_path<'a>(own: &'a str, mount: &Mount<'_>) -> Option<&'a Path> {
     })
 }
 
-/// A server that stepped aside on v2 is in a group beside the one for its sandboxes.
-fn aside_of(path: &Path) -> &Path {
+fn is_aside(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let aside = name.starts_with("lacewing-") && name.ends_with("-server");
-    if aside { path.parent().unwrap_or(path) } else { path }
+    name.starts_with("lacewing-") && name.ends_with("-server")
 }
 
 struct Mount<'a> {

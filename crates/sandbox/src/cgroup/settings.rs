@@ -36,6 +36,7 @@ pub(super) fn limits(
                 (maybe("memory.kmem.tcp.limit_in_bytes"), sockets.clone()),
                 (maybe("memory.swappiness"), "0".to_owned()),
             ],
+            // Not `memory.oom.group`: it would kill our init, too, who reports the end.
             (Controller::Memory, true) => vec![
                 (need("memory.max"), memory.clone()),
                 (maybe("memory.swap.max"), "0".to_owned()),
@@ -96,6 +97,12 @@ pub(super) fn gauges(v2: bool, controllers: &[Controller]) -> Vec<(Gauge, Settin
     }
     if !v2 && has(Controller::CpuAcct) {
         gauges.push((Gauge::CpuNanos, need("cpuacct.usage")));
+    }
+    if v2 {
+        // Since Linux 5.2, and without any controller.
+        gauges.push((Gauge::Freeze, maybe("cgroup.freeze")));
+    } else if has(Controller::Freezer) {
+        gauges.push((Gauge::FreezerState, need("freezer.state")));
     }
     gauges
 }

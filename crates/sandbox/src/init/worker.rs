@@ -9,6 +9,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 
+use crate::confine::Reach;
 use crate::step::{Failure, Step};
 use crate::{Spec, confine, sys};
 
@@ -38,7 +39,7 @@ impl Worker {
 }
 
 /// Forks and runs the program in the child.
-pub(super) fn start(plan: &Plan<'_>) -> Result<Worker, Failure> {
+pub(super) fn start(plan: &mut Plan<'_>) -> Result<Worker, Failure> {
     let (error, told) = pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
     // Low numbers are free here and will be taken by what the program gets.
     let told = fcntl_dupfd_cloexec(&told, TRANSIT).step("dup")?;
@@ -53,12 +54,16 @@ pub(super) fn start(plan: &Plan<'_>) -> Result<Worker, Failure> {
     }
 }
 
-fn run(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failure> {
+fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
     let spec = plan.spec;
     let (argv, env) = texts(spec)?;
     if argv.is_empty() {
         // The launcher's own trial: everything up to here is what it wanted to know.
         sys::exit_now(0);
+    }
+    if spec.is_blank {
+        // Only its init may mount, and that not for long.
+        super::restrict(plan, Reach::Own)?;
     }
     // Its files in /proc belong to root as long as it is not dumpable; nobody else is here yet.
     set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;

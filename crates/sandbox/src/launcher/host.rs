@@ -5,17 +5,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::epoll;
+use rustix::fs::Mode;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
-use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
 use crate::cgroup::{Layout, Tree};
+use crate::network::{Begun, Lack, NameSockets, Namespace, Pool, Router};
 use crate::probe::{self, Findings};
+use crate::scratch::{self, InMemory, Scratch};
+use crate::sources::Sources;
 use crate::step::{Failure, Step};
 use crate::wire::{MESSAGE_LIMIT, Request, Status, receive};
 use crate::{
-    Identity, Isolation, LauncherOptions, Limits, Report, Spec, TmpFs, root, seccomp, sys,
+    Identity, Isolation, LauncherOptions, Limits, Network, Report, Spec, TmpFs, root, seccomp, sys,
 };
 
 use super::{State, Uids};
@@ -33,8 +37,14 @@ pub(super) fn control() -> Result<(OwnedFd, LauncherOptions), Failure> {
 }
 
 /// Cleans what a dead launcher left, prepares everything and tries it once.
-pub(super) fn open(options: LauncherOptions) -> Result<(State, Report), String> {
+pub(super) fn open(
+    options: LauncherOptions,
+) -> Result<(State, Report, Option<NameSockets>), String> {
     sys::block_stop_signals().map_err(|error| error.to_string())?;
+    // What a function makes others may read, as on Lambda; whoever started the server is no matter.
+    umask(Mode::from_raw_mode(0o022));
+    let sources = Sources::resolve(&options.sources)
+        .map_err(|error| format!("a directory to bind from cannot be used: {error}"))?;
     let root = is_root();
     let layout = Layout::read(Path::new("/"), options.cgroup_parent.as_deref());
     let (tree, lacks) = Tree::open(&layout, &options.owner);
@@ -43,17 +53,31 @@ pub(super) fn open(options: LauncherOptions) -> Result<(State, Report), String> 
         return Err(format!("could not end what an earlier server left in {}", left[0].display()));
     }
     raise_open_files();
-    let prepared = own_mounts(root).and_then(|()| root::prepare(options.root.as_deref()));
+    let moved = own_mounts(root);
+    let maker = scratch(root, &options);
+    let (scratch, in_memory) = match maker.and_then(Scratch::proven) {
+        Ok(scratch) => (Some(scratch), None),
+        Err(why) => (None, Some(why)),
+    };
     let landlock = sys::landlock_version();
+    // Before the template covers a part of /sys: a user may only mount what is seen whole.
+    let Ways { pool, names, egress } = match root {
+        true => root_network(&options)?,
+        false => user_network(&options),
+    };
+    let prepared = moved.and_then(|()| root::prepare(options.root.as_deref()));
     let isolation = options.isolation;
     let mut state = State {
         root,
         landlock: landlock > 0,
         filter: seccomp::default_program()?,
+        sources,
         uids: Uids::new(options.uid_base, options.uid_count),
         events: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?,
         running: std::collections::HashMap::new(),
         leaving: Vec::new(),
+        scratch,
+        pool,
         options,
         tree,
     };
@@ -64,14 +88,71 @@ pub(super) fn open(options: LauncherOptions) -> Result<(State, Report), String> 
         uid_range: state.options.uid_base > 0 && state.options.uid_count > 0,
         landlock,
         trial,
+        in_memory,
         cgroup_lacks: lacks.iter().map(|lack| lack.to_string()).collect(),
         tree: &state.tree,
+        egress,
     });
     if isolation == Isolation::Required && !report.is_full() {
         state.end();
         return Err(probe::refusal(&report));
     }
-    Ok((state, report))
+    Ok((state, report, names))
+}
+
+/// What namespaces for sandboxes are taken from, and the way out.
+struct Ways {
+    pool: Option<Pool>,
+    names: Option<NameSockets>,
+    /// What is in force of the way out, or why there is none.
+    egress: Result<String, Lack>,
+}
+
+impl Ways {
+    fn of(home: Namespace, opened: Result<(Router, NameSockets), Lack>) -> Self {
+        match opened {
+            Ok((router, names)) => {
+                let detail = router.detail();
+                let pool = Pool::new(home, Some(router));
+                Self { pool: Some(pool), names: Some(names), egress: Ok(detail) }
+            }
+            Err(lack) => Self { pool: Some(Pool::new(home, None)), names: None, egress: Err(lack) },
+        }
+    }
+}
+
+/// Refuses where the configuration wants no way out.
+fn wanted(options: &LauncherOptions) -> Result<(), Lack> {
+    match options.network.mode {
+        Network::Egress => Ok(()),
+        Network::None => Err(Lack::new("the configuration allows none", "Set `[network] mode`.")),
+    }
+}
+
+/// The way out as root, by the host's forwarding.
+fn root_network(options: &LauncherOptions) -> Result<Ways, String> {
+    let home = Namespace::current().map_err(|error| error.to_string())?;
+    let opened =
+        wanted(options).and_then(|()| Router::open(&home, &options.owner, &options.network));
+    Ok(Ways::of(home, opened))
+}
+
+/// The way out of an ordinary user, who can only come back to namespaces of its own: the host's is
+/// left once and for all.
+fn user_network(options: &LauncherOptions) -> Ways {
+    let begun = wanted(options).and_then(|()| Begun::new());
+    match Namespace::leave().step("make a network namespace") {
+        Ok(home) => {
+            let open = |begun| Router::open_by_pasta(&home, begun, &options.network);
+            let opened = begun.and_then(open);
+            Ways::of(home, opened)
+        }
+        // Where none can be made ahead, each sandbox makes its own or says better what is lacking.
+        Err(failure) => {
+            let lack = begun.err().unwrap_or_else(|| failure.into());
+            Ways { pool: None, names: None, egress: Err(lack) }
+        }
+    }
 }
 
 impl State {
@@ -80,13 +161,15 @@ impl State {
         let (status, inside) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .step("socketpair")?;
-        self.build(0, &trial_spec(), &inside, Vec::new()).map_err(Failure)?;
+        let small = TmpFs { bytes: 1 << 20, inodes: 16 };
+        let tmp = self.options.scratch.as_ref().map_or(small, |scratch| scratch.expected);
+        self.build(0, &trial_spec(tmp), &inside, Vec::new()).map_err(Failure)?;
         drop(inside);
         let mut buffer = vec![0; 4096];
         let mut ended = Err(Failure("the trial sandbox ended without a word".to_owned()));
         loop {
             match receive(status.as_fd(), &mut buffer, RecvFlags::empty()).step("read status")? {
-                Some((Status::Ready { .. }, _)) => {}
+                Some((Status::Ready { .. } | Status::Furnished, _)) => {}
                 Some((Status::Ended { .. }, _)) => ended = Ok(()),
                 Some((Status::Failed { message }, _)) => ended = Err(Failure(message)),
                 None => break,
@@ -101,7 +184,17 @@ impl State {
     }
 }
 
-fn trial_spec() -> Spec {
+/// Starts the maker of `/tmp` directories, or tells why they are in memory.
+fn scratch(root: bool, options: &LauncherOptions) -> Result<Scratch, InMemory> {
+    match (&options.scratch, scratch::lack()) {
+        (None, _) => Err(InMemory::Chosen),
+        (Some(_), _) if !root => Err(InMemory::NotRoot),
+        (Some(_), Some(remedy)) => Err(InMemory::Lacks(remedy)),
+        (Some(wanted), None) => Scratch::start(wanted.clone()),
+    }
+}
+
+fn trial_spec(tmp: TmpFs) -> Spec {
     Spec {
         name: "trial".to_owned(),
         hostname: "trial".to_owned(),
@@ -109,7 +202,7 @@ fn trial_spec() -> Spec {
         env: Vec::new(),
         cwd: "/".to_owned(),
         mounts: Vec::new(),
-        tmp: TmpFs { bytes: 1 << 20, inodes: 16 },
+        tmp,
         identity: Identity::default(),
         limits: Limits {
             memory_bytes: 64 << 20,
@@ -122,7 +215,9 @@ fn trial_spec() -> Spec {
             core: 0,
             nproc: None,
         },
-        listeners: vec![1],
+        listeners: vec![9002],
+        network: Network::Egress,
+        is_blank: false,
     }
 }
 
@@ -150,7 +245,7 @@ fn own_mounts(root: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each sandbox holds two descriptors here.
+/// Each sandbox holds three descriptors here.
 fn raise_open_files() {
     let most = getrlimit(Resource::Nofile).maximum;
     // With fewer there are fewer sandboxes, and the one too many is told so.

@@ -1,7 +1,5 @@
 //! Tests of `probe`.
 
-use std::path::Path;
-
 use super::*;
 use crate::cgroup::Layout;
 
@@ -13,8 +11,10 @@ fn found(trial: Result<(), String>, tree: &Tree) -> Findings<'_> {
         uid_range: true,
         landlock: 0,
         trial,
+        in_memory: Some(InMemory::NotRoot),
         cgroup_lacks: Vec::new(),
         tree,
+        egress: Err(Lack::new("untried", "Try it.")),
     }
 }
 
@@ -55,4 +55,25 @@ fn an_ordinary_user_is_never_full() {
     let report = report(&found);
     assert!(!report.is_full());
     assert!(refusal(&report).contains("ordinary user"));
+}
+
+#[test]
+fn a_tmp_in_memory_is_reported_with_the_way_out_and_does_not_hinder() {
+    let tree = no_tree();
+    for (why, remedy) in [
+        (InMemory::Chosen, "disk"),
+        (InMemory::NotRoot, "root"),
+        (InMemory::Lacks("Install it."), "Install it."),
+        (InMemory::Failed("no room".to_owned()), "data directory"),
+    ] {
+        let mut found = found(Ok(()), &tree);
+        found.in_memory = Some(why);
+        let report = report(&found);
+        let tmp = report.features.iter().find(|feature| feature.name == "tmp-disk").unwrap();
+        assert!(!tmp.in_force && !tmp.required && tmp.detail.contains("in memory"), "{tmp:?}");
+        assert!(tmp.remedy.as_deref().unwrap().contains(remedy), "{tmp:?}");
+    }
+    let mut found = found(Ok(()), &tree);
+    found.in_memory = None;
+    assert!(report(&found).features.iter().any(|it| it.name == "tmp-disk" && it.in_force));
 }

@@ -1,8 +1,10 @@
 //! Limits on memory, processes and processor time.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use lacewing_sandbox::CpuQuota;
+use lacewing_sandbox::{CpuQuota, LauncherOptions, Mount};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::support::{
     MIB, eventually, experiment, finish, groups, launcher, launcher_with, options, probe, ready,
@@ -30,8 +32,10 @@ fn a_cgroup_gauge_tells_what_was_used() {
 }
 
 #[test]
-fn temporary_files_count_as_memory_of_the_cgroup() {
-    let Some(launcher) = launcher() else { return };
+fn temporary_files_in_memory_count_as_memory_of_the_cgroup() {
+    let Some(launcher) = launcher_with(&LauncherOptions { scratch: None, ..options() }) else {
+        return;
+    };
     let mut wanted = probe(&["fill", "/tmp/big"]);
     wanted.tmp.bytes = 16 * MIB;
     let ran = run(&launcher, &wanted);
@@ -68,6 +72,33 @@ fn a_hard_cgroup_quota_can_be_set_and_lifted_while_it_runs() {
 }
 
 #[test]
+fn the_kernel_has_the_limits_of_a_cgroup_and_no_swap() {
+    let options = options();
+    let Some(launcher) = launcher_with(&options) else { return };
+    let (sandbox, _output) = start(&launcher, &shell("sleep 60"));
+    ready(&sandbox);
+    let mut leaves = groups(&options.owner);
+    leaves.retain(|group| group.ends_with(sandbox.name()));
+    let value = |file: &str| {
+        let found = leaves.iter().find_map(|leaf| std::fs::read_to_string(leaf.join(file)).ok());
+        found.map(|text| text.trim().to_owned())
+    };
+    let memory = (64 * MIB).to_string();
+    let either = |v2: &str, v1: &str| value(v2).or_else(|| value(v1));
+    assert_eq!(either("memory.max", "memory.limit_in_bytes"), Some(memory.clone()));
+    assert_eq!(value("pids.max").as_deref(), Some("33"));
+    assert_eq!(
+        either("cpu.weight", "cpu.shares").map(|it| it == "100" || it == "1024"),
+        Some(true)
+    );
+    // Absent where the kernel does not count swap.
+    assert!(value("memory.swap.max").is_none_or(|it| it == "0"));
+    assert!(value("memory.memsw.limit_in_bytes").is_none_or(|it| it == memory));
+    // Our init must outlive the program to report its end.
+    assert!(value("memory.oom.group").is_none_or(|it| it == "0"));
+}
+
+#[test]
 fn the_cgroup_view_inside_begins_at_its_own_leaf() {
     let Some(launcher) = launcher() else { return };
     let ran = run(&launcher, &shell("cat /proc/self/cgroup"));
@@ -93,4 +124,79 @@ fn no_cgroup_stays_of_a_sandbox_that_ended() {
     eventually("no leaf is left", || !groups(&options.owner).iter().any(leaf));
     launcher.stop();
     assert!(groups(&options.owner).is_empty());
+}
+
+#[test]
+fn files_that_are_read_do_not_use_up_the_cgroup_memory() {
+    let Some(launcher) = launcher() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // Holes take as much of the page cache as data does.
+    let file = std::fs::File::create(dir.path().join("big")).unwrap();
+    file.set_len(300 * MIB).unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut wanted = shell("cat /opt/big /opt/big | wc -c");
+    let (source, target) = (dir.path().to_owned(), "/opt".into());
+    wanted.mounts.push(Mount::Bind { source, target, exec: true });
+    let ran = run(&launcher, &wanted);
+    assert_eq!(ran.output, (600 * MIB).to_string(), "{ran:?}");
+    assert_eq!(ran.memory.unwrap().oom_kills, 0);
+}
+
+#[test]
+fn no_cgroup_may_swap() {
+    let options = options();
+    let Some(launcher) = launcher_with(&options) else { return };
+    let (sandbox, _output) = start(&launcher, &shell("sleep 60"));
+    ready(&sandbox);
+    let mut seen = 0;
+    for leaf in groups(&options.owner).iter().filter(|path| path.ends_with(sandbox.name())) {
+        let read = |file: &str| std::fs::read_to_string(leaf.join(file)).ok();
+        let number = |text: String| text.trim().parse::<u64>().unwrap();
+        if let Some(limit) = read("memory.limit_in_bytes").map(number) {
+            seen += 1;
+            assert_eq!(limit, 64 * MIB);
+            assert_eq!(read("memory.swappiness").map(number), Some(0));
+            // Memory and swap together: not there when the kernel does not account for swap.
+            assert!(read("memory.memsw.limit_in_bytes").map(number).is_none_or(|it| it == limit));
+        }
+        if let Some(limit) = read("memory.max").map(number) {
+            seen += 1;
+            assert_eq!(limit, 64 * MIB);
+            assert!(read("memory.swap.max").map(number).is_none_or(|it| it == 0));
+        }
+    }
+    assert_eq!(seen, 1, "one memory controller");
+    sandbox.kill();
+    finish(&sandbox);
+}
+
+#[test]
+fn cgroup_weights_divide_a_processor_that_two_want() {
+    // The launcher and all below it inherit the one processor.
+    let all = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+    sched_setaffinity(None, &one).unwrap();
+    let Some(launcher) = launcher() else { return };
+    let spin = |weight| {
+        let mut wanted = probe(&["spin"]);
+        wanted.limits.cpu_weight = weight;
+        let (sandbox, output) = start(&launcher, &wanted);
+        ready(&sandbox);
+        (sandbox, output)
+    };
+    let (light, heavy) = (spin(100), spin(400));
+    let used = || (light.0.cpu_time().unwrap(), heavy.0.cpu_time().unwrap());
+    let before = used();
+    eventually("both have run for a while", || {
+        let now = used();
+        (now.0 - before.0) + (now.1 - before.1) > Duration::from_secs(2)
+    });
+    let now = used();
+    let ratio = (now.1 - before.1).as_secs_f64() / (now.0 - before.0).as_secs_f64();
+    assert!((2.5..6.0).contains(&ratio), "{ratio} instead of 4");
+    for (sandbox, _) in [light, heavy] {
+        sandbox.kill();
+        finish(&sandbox);
+    }
 }

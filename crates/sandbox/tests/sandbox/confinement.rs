@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use lacewing_sandbox::Mount;
 
 use crate::support::{
-    MIB, UID_BASE, eventually, experiment, launcher, probe, processes_of, ready, run, shell, start,
+    MIB, UID_BASE, eventually, experiment, launcher, probe, processes_of, ready, root, run, shell,
+    start,
 };
 
 #[test]
@@ -58,10 +59,11 @@ fn the_temporary_directory_is_bounded_and_private() {
     let filled = experiment(&launcher, &["fill", "/tmp/big"]);
     let (bytes, errno) = filled.split_once(" then errno ").unwrap();
     let bytes: u64 = bytes.parse().unwrap();
-    assert!((3 * MIB..=4 * MIB).contains(&bytes) && errno == "28", "{filled}");
+    assert!(bytes == 4 * MIB && errno == "28", "{filled}");
     let created = experiment(&launcher, &["create", "/tmp"]);
     let (files, errno) = created.split_once(" then errno ").unwrap();
-    assert!(files.parse::<u64>().unwrap() <= 64 && errno == "28", "{created}");
+    // A file system on disk rounds the number up to whole blocks of inodes.
+    assert!((60..=80).contains(&files.parse::<u64>().unwrap()) && errno == "28", "{created}");
     assert_eq!(experiment(&launcher, &["list", "/tmp"]), "");
     assert_eq!(run(&launcher, &shell("stat -c %a /tmp")).output, "1777");
 }
@@ -92,6 +94,10 @@ fn the_user_is_another_one_on_the_host_and_has_no_capability() {
              CapEff: {none}|CapBnd: {none}|CapAmb: {none}|NoNewPrivs: 1|Seccomp: 2"
         )
     );
+    if !root() {
+        println!("skipped: an ordinary user has no other users to give");
+        return;
+    }
     let (sandbox, _output) = start(&launcher, &shell("sleep 60"));
     ready(&sandbox);
     let range = UID_BASE..UID_BASE + 100;
@@ -104,6 +110,10 @@ fn the_user_is_another_one_on_the_host_and_has_no_capability() {
 
 #[test]
 fn two_sandboxes_have_different_host_users() {
+    if !root() {
+        println!("skipped: an ordinary user has no other users to give");
+        return;
+    }
     let Some(launcher) = launcher() else { return };
     let mut second = shell("sleep 61");
     second.name = "second".to_owned();

@@ -5,9 +5,14 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests too")]
 
+mod blank;
 mod cgroup;
 mod confinement;
 mod lifecycle;
+mod network;
+mod network_bench;
 mod program;
-mod speed;
+mod scratch;
 mod support;
+mod surrender;
+mod world;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lacewing_sandbox::{Error, Event, Mount};
 
 use crate::support::{
-    Passed, experiment, finish, launcher, next, probe, ready, run, shell, spec, start,
+    Passed, experiment, finish, launcher, next, probe, ready, run, shell, skip, spec, start,
 };
 
 #[test]
@@ -138,6 +138,14 @@ fn terminate_reaches_the_program() {
 }
 
 #[test]
+fn a_program_that_signals_init_does_not_hit_itself() {
+    let Some(launcher) = launcher() else { return };
+    // Where init is another user the kernel refuses it, which is as good.
+    let script = "trap 'echo caught' TERM; kill -TERM 1 2>/dev/null; sleep 0.2; echo alive";
+    assert_eq!(run(&launcher, &shell(script)).output, "alive");
+}
+
+#[test]
 fn a_wrong_or_too_large_request_is_refused_at_once() {
     let Some(launcher) = launcher() else { return };
     let mut wanted = shell("true");
@@ -207,7 +215,7 @@ fn interpreters_work_with_threads_processes_files_and_sockets() {
         ("/usr/bin/node", "-e", NODE, "good 3 8 5"),
     ] {
         if !std::fs::exists(program).unwrap() {
-            println!("skipped: no {program} on this host");
+            skip(&format!("no {program} on this host"));
             continue;
         }
         let mut wanted = spec(&[program, flag, script]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lacewing_sandbox::{
     Cpu, Error, Event, Identity, Isolation, Launcher, LauncherOptions, Limits, MemoryUse, Mount,
-    Sandbox, Spec, TmpFs,
+    Network, NetworkOptions, Sandbox, ScratchOptions, Spec, TmpFs,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -17,7 +17,16 @@ pub(crate) const UID_BASE: u32 = 1_300_000_000;
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_lacewing-sandbox-probe");
 static NEXT: AtomicU32 = AtomicU32::new(0);
-const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How many times slower than a real processor this host is: `LACEWING_SLOWNESS`, else once.
+pub(crate) fn slowness() -> u32 {
+    std::env::var("LACEWING_SLOWNESS").ok().and_then(|it| it.parse().ok()).unwrap_or(1)
+}
+
+/// How long to wait for what must come.
+fn patience() -> Duration {
+    Duration::from_secs(20) * slowness()
+}
 
 /// What a program did, start to end.
 #[derive(Debug)]
@@ -50,16 +59,27 @@ impl Run {
     }
 }
 
+fn directory_of_probe() -> &'static Path {
+    Path::new(PROBE).parent().unwrap()
+}
+
 pub(crate) fn options() -> LauncherOptions {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     LauncherOptions {
         owner: format!("test{:07}x{number}", std::process::id()),
-        isolation: Isolation::Required,
+        isolation: if root() { Isolation::Required } else { Isolation::BestEffort },
         cpu: Cpu::Hard,
         uid_base: UID_BASE,
         uid_count: 100,
         cgroup_parent: None,
         root: None,
+        sources: vec![std::env::temp_dir(), "/usr".into(), directory_of_probe().to_owned()],
+        scratch: Some(ScratchOptions {
+            dir: std::env::temp_dir(),
+            expected: TmpFs { bytes: 4 * MIB, inodes: 64 },
+            most_bytes: u64::MAX,
+        }),
+        network: NetworkOptions::none(),
     }
 }
 
@@ -70,17 +90,33 @@ pub(crate) fn launcher() -> Option<Launcher> {
 
 pub(crate) fn launcher_with(options: &LauncherOptions) -> Option<Launcher> {
     match Launcher::start(Path::new(PROBE), options) {
-        Ok(launcher) => Some(launcher),
-        Err(Error::Refused(why)) => {
-            println!("skipped: {why}");
-            None
+        Ok(launcher) => {
+            let lacks = launcher.report().missing().map(|feature| feature.name.as_str());
+            // An ordinary user has all the rest at best.
+            let lacks: Vec<&str> = lacks.filter(|name| *name != "uid-range").collect();
+            if lacks.is_empty() {
+                return Some(launcher);
+            }
+            skip(&format!("this host lacks {}", lacks.join(", ")));
         }
+        Err(Error::Refused(why)) => skip(&why),
         Err(error) => panic!("{error:?}"),
     }
+    None
+}
+
+/// Says why a test cannot be run here; where LACEWING_NO_SKIP is set that is a failure.
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("LACEWING_NO_SKIP").is_none(), "skipped: {why}");
+    println!("skipped: {why}");
+}
+
+/// Whether the tests run with the rights of root.
+pub(crate) fn root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 pub(crate) fn spec(argv: &[&str]) -> Spec {
-    let probe = Path::new(PROBE).parent().unwrap();
     Spec {
         name: format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed)),
         hostname: "sandbox".to_owned(),
@@ -88,7 +124,7 @@ pub(crate) fn spec(argv: &[&str]) -> Spec {
         env: Vec::new(),
         cwd: "/".to_owned(),
         mounts: vec![Mount::Bind {
-            source: probe.to_owned(),
+            source: directory_of_probe().to_owned(),
             target: PathBuf::from("/var/lang"),
             exec: true,
         }],
@@ -106,6 +142,8 @@ pub(crate) fn spec(argv: &[&str]) -> Spec {
             nproc: Some(1024),
         },
         listeners: Vec::new(),
+        network: Network::None,
+        is_blank: false,
     }
 }
 
@@ -121,7 +159,7 @@ pub(crate) fn shell(script: &str) -> Spec {
 
 /// Waits for the next event.
 pub(crate) fn next(sandbox: &Sandbox) -> Event {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience();
     loop {
         if let Some(event) = sandbox.try_event().unwrap() {
             return event;
@@ -176,7 +214,7 @@ pub(crate) fn experiment(launcher: &Launcher, arguments: &[&str]) -> String {
 
 /// Waits until something is so.
 pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience();
     while !is_so() {
         assert!(Instant::now() < until, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));

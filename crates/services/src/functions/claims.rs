@@ -155,7 +155,7 @@ async fn is_used_in_store(functions: &Functions, address: &BlobAddress) -> Resul
     let mut is_used = false;
     let records = functions.0.store.records.as_ref();
     for_each_record(records, &Prefix::account(&address.account), |found| {
-        if record::function_key(&found.key).is_some() {
+        if record::version_key(&found.key).is_some() {
             let function = record::decode(&functions.0.sealer, found)?;
             is_used |= function.code.digest == address.digest;
         }

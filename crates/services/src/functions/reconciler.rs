@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use lacewing_model::function::{State, StateReason, UpdateStatus};
-use lacewing_model::{Function, FunctionKey, Result};
+use lacewing_model::{Function, Result, VersionKey};
 use lacewing_store::{BlobAddress, Expect};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ impl Functions {
     async fn reconcile_forever(&self) {
         let mut collect_at = Instant::now();
         loop {
-            let is_clean = self.settle_all().await;
+            let is_clean = self.settle_all().await & self.sweep().await;
             if Instant::now() >= collect_at {
                 collect_at = Instant::now() + COLLECT;
                 if let Err(error) = self.collect_unused_code().await {
@@ -67,9 +67,9 @@ impl Functions {
         is_clean
     }
 
-    async fn settle(&self, key: &FunctionKey) -> Result<()> {
+    async fn settle(&self, key: &VersionKey) -> Result<()> {
         let Some((function, revision)) = self.stored(key).await? else { return Ok(()) };
-        if function.state != State::Pending && function.last_update != UpdateStatus::InProgress {
+        if !function.is_unsettled() {
             return Ok(());
         }
         let settled = self.settled(function).await?;

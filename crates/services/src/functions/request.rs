@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use lacewing_model::function::{Architecture, Code, Environment};
-use lacewing_model::{ByteSize, FunctionConfig, RuntimeId};
+use lacewing_model::{ByteSize, FunctionConfig, RuntimeId, Version};
 use lacewing_store::ByteStream;
 use uuid::Uuid;
 
@@ -53,6 +53,47 @@ pub struct ConfigPatch {
     pub ephemeral_mb: Option<u32>,
     /// The whole environment; an empty one removes it.
     pub environment: Option<Environment>,
+    /// The revision that the caller knows.
+    pub revision_id: Option<Uuid>,
+}
+
+/// A version to be published.
+#[derive(Clone, Debug, Default)]
+pub struct Publish {
+    /// The digest that the code must have, in base64.
+    pub code_sha256: Option<String>,
+    /// What is said of the version; the function's own description if absent.
+    pub description: Option<String>,
+    /// The revision that the caller knows.
+    pub revision_id: Option<Uuid>,
+}
+
+/// Where calls of an alias go besides its first version: the other version and its part of the
+/// calls. `Some(None)` in a patch sends all to the first.
+pub type Routing = Option<(u64, f64)>;
+
+/// An alias to be made.
+#[derive(Clone, Debug)]
+pub struct NewAlias {
+    /// Its name.
+    pub name: String,
+    /// The version that it stands for.
+    pub version: Version,
+    /// Another version for a part of the calls.
+    pub routing: Routing,
+    /// Free text.
+    pub description: String,
+}
+
+/// New values for an alias; what is `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct AliasPatch {
+    /// The version that it stands for.
+    pub version: Option<Version>,
+    /// Another version for a part of the calls.
+    pub routing: Option<Routing>,
+    /// Free text.
+    pub description: Option<String>,
     /// The revision that the caller knows.
     pub revision_id: Option<Uuid>,
 }

@@ -5,7 +5,7 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>.
 
 use lacewing_model::function::{Architecture, Environment};
-use lacewing_model::{Error, FunctionConfig, Kind, Result, limits};
+use lacewing_model::{Error, FunctionConfig, Kind, Network, Result, limits};
 
 use crate::identity::roles;
 
@@ -113,7 +113,45 @@ pub(super) fn config(config: &FunctionConfig) -> Result<()> {
         return Err(Error::new(Kind::Invalid, "Number of tags exceeds resource tag limit."));
     }
     architecture(config.architecture)?;
+    config.network()?;
     config.environment.as_ref().map_or(Ok(()), environment)
+}
+
+/// Checks a description that comes without a configuration.
+pub(super) fn description(text: &str) -> Result<()> {
+    let mut violations = Violations::default();
+    violations.length(text, "description", limits::DESCRIPTION);
+    violations.finish()
+}
+
+/// Checks the name of an alias.
+pub(super) fn alias_name(name: &str) -> Result<()> {
+    let mut violations = Violations::default();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    violations.length(name, "name", limits::ALIAS_NAME);
+    if name.is_empty() {
+        violations.add(name, "name", "have length greater than or equal to 1");
+    }
+    if !name.bytes().all(allowed) || name.bytes().all(|byte| byte.is_ascii_digit()) {
+        let must = "satisfy regular expression pattern: (?!^[0-9]+$)([a-zA-Z0-9-_]+)";
+        violations.add(name, "name", must);
+    }
+    violations.finish()
+}
+
+/// Checks the part of the calls that goes to an alias's second version.
+pub(super) fn weight(version: u64, part: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&part) {
+        return Ok(());
+    }
+    let mut violations = Violations::default();
+    violations.add(
+        &format!("{{{version}={part:?}}}"),
+        "routingConfig.additionalVersionWeights",
+        "satisfy constraint: [Member must have value less than or equal to 1.0, Member must have \
+         value greater than or equal to 0.0, Member must not be null]",
+    );
+    violations.finish()
 }
 
 /// Refuses an architecture that this machine does not have.
@@ -123,6 +161,19 @@ pub(super) fn architecture(wanted: Architecture) -> Result<()> {
         return Ok(());
     }
     let message = format!("The architecture {wanted} is not available here: this host is {here}.");
+    Err(Error::new(Kind::Invalid, message))
+}
+
+/// Refuses a way out that this server or account does not give to anybody.
+pub(super) fn network(config: &FunctionConfig, most: Network) -> Result<()> {
+    let is_chosen = |given: &Environment| given.0.contains_key(Network::VARIABLE);
+    if config.network()? <= most || !config.environment.as_ref().is_some_and(is_chosen) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is egress, and the configuration of this server allows this account none.",
+        Network::VARIABLE
+    );
     Err(Error::new(Kind::Invalid, message))
 }
 

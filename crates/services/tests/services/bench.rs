@@ -128,13 +128,13 @@ impl Bench {
     }
 
     pub(crate) async fn active(&self, name: &str) -> Arc<Function> {
-        let active = self.services.catalog.wait_active(&key(name), PATIENCE).await;
+        let active = self.services.catalog.wait_active(&key(name).into(), PATIENCE).await;
         active.expect("active in time")
     }
 
     /// The function's archive, as it is given out.
     pub(crate) async fn bytes_of(&self, name: &str) -> Vec<u8> {
-        let package = self.services.functions.code(&key(name)).await.expect("there");
+        let package = self.services.functions.code(&key(name), None).await.expect("there");
         let parts: Vec<Bytes> = package.bytes.try_collect().await.expect("readable");
         parts.concat()
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lacewing_model::{Clock, RequestId, Timestamp};
-use lacewing_services::{LogPage, LogQuery};
+use lacewing_services::{Line, Lines, LogBounds, LogPage, LogQuery, Options};
+use lacewing_store::Prefix;
 
 use super::bench::{Bench, PATIENCE, SIDES, Side, key};
 
@@ -17,8 +18,14 @@ async fn print(bench: &Bench, stream: &str, texts: &[&str]) -> RequestId {
     let at = bench.clock.now();
     let line = |text: &&str| (at, Some(id), Bytes::copy_from_slice(text.as_bytes()));
     let lines = texts.iter().map(line).collect();
-    bench.services.logs.append(&key("f"), stream, lines).await.expect("appended");
+    keep(bench, "f", stream, lines).await;
     id
+}
+
+async fn keep(bench: &Bench, function: &str, stream: &str, lines: Vec<Line>) {
+    let lines = Lines { function: key(function), stream: stream.to_owned(), lines };
+    let kept = bench.services.logs.keep(vec![lines]).await;
+    kept.into_iter().for_each(|kept| kept.expect("kept"));
 }
 
 async fn read(bench: &Bench, query: LogQuery) -> LogPage {
@@ -108,6 +115,56 @@ async fn old_events_are_forgotten() {
         bench.services.forget_old().await.expect("forgotten");
         assert_eq!(texts(&read(&bench, query()).await), ["new"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_stay_within_their_bounds_and_the_oldest_go_first() {
+    const MB: usize = 1 << 20;
+    for side in SIDES {
+        let bounds = LogBounds { function: 2 << 20, account: 3 << 20 };
+        let change = |options: &mut Options| options.log_bounds = bounds;
+        let bench = Bench::with(side, change, super::bench::any_runtime()).await;
+        let line = |text: String| -> Line { (bench.clock.now(), None, text.into()) };
+        keep(&bench, "quiet", "s", vec![line("kept".to_owned())]).await;
+        for function in ["f", "g"] {
+            for number in 0..40 {
+                let text = format!("{number} {}", "x".repeat(MB / 8));
+                keep(&bench, function, "s", vec![line(text)]).await;
+                let held = bench.store.log.weigh(&Prefix::all()).await.expect("weighed");
+                assert!(held.iter().all(|(_, bytes)| *bytes <= bounds.function), "{held:?}");
+                assert!(held.iter().map(|(_, bytes)| bytes).sum::<u64>() <= bounds.account);
+            }
+        }
+        assert!(bench.services.logs.cut_bytes() > 6 << 20);
+        let f = read(&bench, query()).await;
+        let last = f.events.last().expect("some are left");
+        assert!(last.text.starts_with("39 "), "the newest are kept");
+        assert!(!f.events.iter().any(|event| event.text.starts_with("0 ")));
+        let g = bench.services.logs.read(&key("g"), query()).await.expect("read");
+        let numbers =
+            g.events.iter().filter_map(|event| event.text.split(' ').next()?.parse().ok());
+        let numbers: Vec<u32> = numbers.collect();
+        assert!(numbers.is_sorted() && numbers.last() == Some(&39), "{numbers:?}");
+        let quiet = bench.services.logs.read(&key("quiet"), query()).await.expect("read");
+        assert_eq!(texts(&quiet), ["kept"], "who wrote little lost nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_says_so_once() {
+    let bounds = LogBounds { function: 1 << 20, account: 1 << 30 };
+    let change = |options: &mut Options| options.log_bounds = bounds;
+    let bench = Bench::with(Side::Memory, change, super::bench::any_runtime()).await;
+    let mut told = 0;
+    for number in 0..40 {
+        let text = format!("{number} {}", "x".repeat(100 << 10));
+        keep(&bench, "f", "s", vec![(bench.clock.now(), None, text.into())]).await;
+        let page = read(&bench, query()).await;
+        let last = page.events.len().saturating_sub(2);
+        let warned = |text: &str| text.contains("bounded to 1 MB");
+        told += page.events[last..].iter().filter(|event| warned(&event.text)).count();
+    }
+    assert_eq!(told, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

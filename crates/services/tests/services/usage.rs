@@ -25,6 +25,8 @@ fn record(bench: &Bench, account: AccountId, ending: Ending) -> UsageRecord {
         max_memory_mb: 40,
         bytes_in: 10,
         bytes_out: 20,
+        network_in: 100,
+        network_out: 200,
     }
 }
 
@@ -55,6 +57,8 @@ async fn usage_is_read_back_and_summed_for_each_account() {
             memory_mb_ms: 1_024,
             bytes_in: 20,
             bytes_out: 40,
+            network_in: 200,
+            network_out: 400,
         };
         assert_eq!(totals, expected);
         assert_eq!(usage.totals(&other, &region()).await.expect("summed").invocations, 1);

@@ -16,10 +16,12 @@ use crate::embedded::readers::Readers;
 use crate::embedded::values::{Loaded, Stored};
 use crate::embedded::writer::{Batch, Writer, failed};
 use crate::log::LARGEST_READ;
-use crate::{BoxFuture, Dedup, Key, Log, Offset, Prefix, Result, StoreError};
+use crate::{BoxFuture, Dedup, Key, Log, Offset, Prefix, Result, StoreError, Weight};
 
 /// Entries that one transaction forgets.
 const TRIM: usize = 5_000;
+/// Bytes after which it forgets no more: the pages of every value are read to be freed.
+const TRIM_BYTES: i64 = 16 * 1024 * 1024;
 /// Bytes after which a page ends.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -37,6 +39,8 @@ pub(super) struct EmbeddedLog {
 enum Old {
     Before(Offset),
     Older(Timestamp),
+    /// The first ones, until no more than so many bytes are left.
+    Beyond(Weight),
 }
 
 impl EmbeddedLog {
@@ -51,12 +55,16 @@ impl EmbeddedLog {
         self.readers.read(move |connection| look(connection, &shared, &stream, from, max)).await
     }
 
-    /// Forgets step by step, so that other requests come in between.
-    async fn forget(&self, stream: &Key, old: Old) -> Result<()> {
+    /// Forgets step by step, so that other requests come in between; answers how many bytes.
+    async fn forget(&self, stream: &Key, old: Old) -> Result<Weight> {
+        let mut forgotten = 0;
         loop {
             let stream = stream.clone();
-            if self.writer.write(move |batch| trim(batch, &stream, old)).await? < TRIM {
-                return Ok(());
+            let (bytes, is_done) =
+                self.writer.write(move |batch| trim(batch, &stream, old)).await?;
+            forgotten += bytes;
+            if is_done {
+                return Ok(forgotten);
             }
         }
     }
@@ -101,11 +109,22 @@ impl Log for EmbeddedLog {
     }
 
     fn trim<'a>(&'a self, stream: &'a Key, before: Offset) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.forget(stream, Old::Before(before)))
+        Box::pin(async move { self.forget(stream, Old::Before(before)).await.map(drop) })
     }
 
     fn trim_older<'a>(&'a self, stream: &'a Key, before: Timestamp) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.forget(stream, Old::Older(before)))
+        Box::pin(async move { self.forget(stream, Old::Older(before)).await.map(drop) })
+    }
+
+    fn trim_to<'a>(&'a self, stream: &'a Key, most: Weight) -> BoxFuture<'a, Result<Weight>> {
+        Box::pin(self.forget(stream, Old::Beyond(most)))
+    }
+
+    fn weigh<'a>(&'a self, prefix: &'a Prefix) -> BoxFuture<'a, Result<Vec<(Key, Weight)>>> {
+        let prefix = prefix.clone();
+        Box::pin(
+            self.readers.read(move |connection| weigh(connection, &prefix).map_err(unreadable)),
+        )
     }
 
     fn streams<'a>(&'a self, prefix: &'a Prefix) -> BoxFuture<'a, Result<Vec<Key>>> {
@@ -133,6 +152,16 @@ pub(super) fn keys(
 
 fn unreadable(error: rusqlite::Error) -> StoreError {
     StoreError::database("read a stream", error)
+}
+
+fn weigh(connection: &Connection, prefix: &Prefix) -> rusqlite::Result<Vec<(Key, Weight)>> {
+    let sql = "SELECT key, bytes FROM streams WHERE key > ?1 AND key < ?2 AND bytes > 0
+               ORDER BY key";
+    let mut statement = connection.prepare_cached(sql)?;
+    let weights = statement.query_map(params![prefix.as_str(), prefix.end()], |row| {
+        Ok((Key::from_stored(&row.get::<_, String>(0)?), from_db(row.get(1)?)))
+    })?;
+    weights.collect()
 }
 
 fn look(
@@ -169,6 +198,7 @@ struct Stream {
     id: i64,
     next: u64,
     last: Timestamp,
+    bytes: Weight,
 }
 
 fn append(
@@ -185,27 +215,29 @@ fn append(
         Call::Append(stream.id).remember(batch, dedup, stream.next)?;
     }
     let at = stream.last.max(batch.now());
-    let mut next = stream.next;
+    let (mut next, mut bytes) = (stream.next, stream.bytes);
     for entry in entries {
         batch
             .statement(
-                "INSERT INTO entries (stream, position, at, spill, value)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO entries (stream, position, at, spill, value, size)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 stream.id,
                 to_db(next),
                 at.as_micros(),
                 entry.spill(),
-                &entry.inline[..]
+                &entry.inline[..],
+                to_db(entry.size)
             ])
             .map_err(failed)?;
+        bytes += entry.size;
         batch.keep(entry.spilled);
         next += 1;
     }
     batch
-        .statement("UPDATE streams SET next = ?2, last = ?3 WHERE id = ?1")?
-        .execute(params![stream.id, to_db(next), at.as_micros()])
+        .statement("UPDATE streams SET next = ?2, last = ?3, bytes = ?4 WHERE id = ?1")?
+        .execute(params![stream.id, to_db(next), at.as_micros(), to_db(bytes)])
         .map_err(failed)?;
     batch.wake_stream(key);
     Ok(Offset::new(stream.next))
@@ -221,49 +253,60 @@ fn stream(batch: &Batch<'_>, key: &Key) -> Result<Stream> {
         .execute([key.as_str()])
         .map_err(failed)?;
     batch
-        .statement("SELECT id, next, last FROM streams WHERE key = ?1")?
+        .statement("SELECT id, next, last, bytes FROM streams WHERE key = ?1")?
         .query_row([key.as_str()], |row| {
             Ok(Stream {
                 id: row.get(0)?,
                 next: from_db(row.get(1)?),
                 last: Timestamp::from_micros(row.get(2)?),
+                bytes: from_db(row.get(3)?),
             })
         })
         .map_err(failed)
 }
 
-/// Forgets some old entries and answers how many. The times of a stream never decrease, so old
-/// entries are always its first.
-fn trim(batch: &mut Batch<'_>, key: &Key, old: Old) -> Result<usize> {
-    let stream: Option<i64> = batch
-        .statement("SELECT id FROM streams WHERE key = ?1")?
-        .query_row([key.as_str()], |row| row.get(0))
+/// Forgets some old entries and answers their bytes, and whether no old ones are left. The times of a
+/// stream never decrease, so old entries are always its first.
+fn trim(batch: &mut Batch<'_>, key: &Key, old: Old) -> Result<(Weight, bool)> {
+    let stream: Option<(i64, i64)> = batch
+        .statement("SELECT id, bytes FROM streams WHERE key = ?1")?
+        .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()
         .map_err(failed)?;
-    let (before, since) = match old {
-        Old::Before(offset) => (to_db(offset.as_u64()), i64::MAX),
-        Old::Older(moment) => (i64::MAX, moment.as_micros()),
-    };
-    let Some(stream) = stream else { return Ok(0) };
-    let first: Vec<(i64, i64, Option<String>)> = batch
+    let Some((stream, bytes)) = stream else { return Ok((0, true)) };
+    let first: Vec<(i64, i64, i64, Option<String>)> = batch
         .statement(
-            "SELECT position, at, spill FROM entries WHERE stream = ?1
+            "SELECT position, at, size, spill FROM entries WHERE stream = ?1
              ORDER BY position LIMIT ?2",
         )?
-        .query_map(params![stream, limit(TRIM)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_map(params![stream, limit(TRIM)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
         .and_then(Iterator::collect)
         .map_err(failed)?;
-    let gone = first.into_iter().take_while(|(position, at, _)| *position < before && *at < since);
-    let (mut count, mut last) = (0, None);
-    for (position, _, spill) in gone {
+    let (mut left, mut last, mut is_done) = (bytes, None, first.len() < TRIM);
+    for (position, at, size, spill) in first {
+        let is_old = match old {
+            Old::Before(offset) => position < to_db(offset.as_u64()),
+            Old::Older(moment) => at < moment.as_micros(),
+            Old::Beyond(most) => left > to_db(most),
+        };
+        if !is_old || bytes - left >= TRIM_BYTES {
+            is_done = !is_old;
+            break;
+        }
         batch.discard(spill);
-        (count, last) = (count + 1, Some(position));
+        (left, last) = (left - size, Some(position));
     }
     if let Some(last) = last {
         batch
             .statement("DELETE FROM entries WHERE stream = ?1 AND position <= ?2")?
             .execute([stream, last])
             .map_err(failed)?;
+        batch
+            .statement("UPDATE streams SET bytes = ?2 WHERE id = ?1")?
+            .execute([stream, left])
+            .map_err(failed)?;
     }
-    Ok(count)
+    Ok((from_db(bytes - left), is_done))
 }

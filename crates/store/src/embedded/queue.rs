@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::Instant;
 
-use lacewing_model::Timestamp;
+use lacewing_model::{AccountId, Timestamp};
 
 use crate::embedded::Shared;
 use crate::embedded::calls::Call;
@@ -18,7 +18,7 @@ use crate::embedded::values::{Loaded, Stored};
 use crate::embedded::writer::{Batch, Writer, failed};
 use crate::queue::{LARGEST_TAKE, next_look};
 use crate::{
-    BoxFuture, Dedup, Depth, Key, Message, MessageId, Peeked, Prefix, Queue, Receipt, Result,
+    BoxFuture, Dedup, Depth, Key, Load, Message, MessageId, Peeked, Prefix, Queue, Receipt, Result,
     StoreError,
 };
 
@@ -37,6 +37,7 @@ struct Envelope {
     not_before: Option<Timestamp>,
     group: Option<String>,
     dedup: Option<Dedup>,
+    within: Option<Load>,
 }
 
 /// A message that was taken; its body may still be in its file.
@@ -92,9 +93,9 @@ impl Queue for EmbeddedQueue {
     fn put<'a>(&'a self, queue: &'a Key, message: Message) -> BoxFuture<'a, Result<MessageId>> {
         let queue = queue.clone();
         Box::pin(async move {
-            let Message { body, not_before, group, dedup } = message;
+            let Message { body, not_before, group, dedup, within } = message;
             let body = self.shared.values.store(body).await?;
-            let envelope = Envelope { not_before, group, dedup };
+            let envelope = Envelope { not_before, group, dedup, within };
             self.writer.write(move |batch| put(batch, queue, body, envelope)).await
         })
     }
@@ -137,6 +138,14 @@ impl Queue for EmbeddedQueue {
         let (queue, now) = (queue.clone(), self.shared.clock.now());
         Box::pin(
             self.readers.read(move |connection| depth(connection, &queue, now).map_err(unreadable)),
+        )
+    }
+
+    fn load<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Load>> {
+        let account = account.clone();
+        Box::pin(
+            self.readers
+                .read(move |connection| load_of(connection, account.as_str()).map_err(unreadable)),
         )
     }
 
@@ -187,16 +196,20 @@ fn unreadable(error: rusqlite::Error) -> StoreError {
 // === Writing ===
 
 fn put(batch: &mut Batch<'_>, key: Key, body: Stored, envelope: Envelope) -> Result<MessageId> {
-    let Envelope { not_before, group, dedup } = envelope;
-    let queue = match queue_id(batch, &key)? {
-        Some(queue) => queue,
-        None => make_queue(batch, &key)?,
-    };
-    if let Some(dedup) = &dedup
+    let Envelope { not_before, group, dedup, within } = envelope;
+    let queue = queue_id(batch, &key)?;
+    if let (Some(queue), Some(dedup)) = (queue, &dedup)
         && let Some(first) = Call::Put(queue).recall(batch, dedup)?
     {
         return Ok(MessageId::new(first));
     }
+    let load = load_of(batch.connection(), key.owner()).map_err(failed)?;
+    let load = load.admit(Load { messages: 1, bytes: body.size }, within)?;
+    set_load(batch, &key, load)?;
+    let queue = match queue {
+        Some(queue) => queue,
+        None => make_queue(batch, &key)?,
+    };
     let id = batch.next_message();
     if let Some(dedup) = &dedup {
         Call::Put(queue).remember(batch, dedup, id)?;
@@ -209,8 +222,9 @@ fn put(batch: &mut Batch<'_>, key: Key, body: Stored, envelope: Envelope) -> Res
     };
     batch
         .statement(
-            "INSERT INTO messages (id, queue, lane, due, attempts, token, blocked, spill, body)
-             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7)",
+            "INSERT INTO messages
+                 (id, queue, lane, due, attempts, token, blocked, spill, body, size)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             to_db(id),
@@ -219,7 +233,8 @@ fn put(batch: &mut Batch<'_>, key: Key, body: Stored, envelope: Envelope) -> Res
             due.as_micros(),
             blocked,
             body.spill(),
-            &body.inline[..]
+            &body.inline[..],
+            to_db(body.size)
         ])
         .map_err(failed)?;
     batch.keep(body.spilled);
@@ -284,20 +299,24 @@ fn take(batch: &mut Batch<'_>, key: &Key, max: usize, visibility: Duration) -> R
 
 fn act(batch: &mut Batch<'_>, key: Key, id: MessageId, token: u64, finish: Finish) -> Result<()> {
     let id = to_db(id.as_u64());
-    let held: Option<(i64, Option<String>, Option<String>)> = batch
+    let held: Option<(i64, Option<String>, Option<String>, i64)> = batch
         .statement(
-            "SELECT queue, lane, spill FROM messages WHERE id = ?1 AND token = ?2 AND token > 0",
+            "SELECT queue, lane, spill, size FROM messages
+             WHERE id = ?1 AND token = ?2 AND token > 0",
         )?
-        .query_row([id, to_db(token)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_row([id, to_db(token)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
         .optional()
         .map_err(failed)?;
-    let (queue, group, spill) = held.ok_or(StoreError::NotFound)?;
+    let (queue, group, spill, size) = held.ok_or(StoreError::NotFound)?;
     let (due, token) = match finish {
         Finish::Extend(by) => (batch.now().plus(by), to_db(token)),
         Finish::Release(delay) => (batch.now().plus(delay), 0),
         Finish::Ack => {
             remove(batch, id)?;
             unblock(batch, queue, group.as_deref())?;
+            unload(batch, &key, Load { messages: 1, bytes: from_db(size) })?;
             batch.discard(spill);
             batch.wake_queue(key);
             return Ok(());
@@ -331,14 +350,20 @@ fn unblock(batch: &Batch<'_>, queue: i64, group: Option<&str>) -> Result<()> {
 /// removes that too, but a crash may come between.
 fn purge(batch: &mut Batch<'_>, key: &Key) -> Result<usize> {
     let Some(queue) = queue_id(batch, key)? else { return Ok(0) };
-    let oldest: Vec<(i64, Option<String>, Option<String>)> = batch
-        .statement("SELECT id, lane, spill FROM messages WHERE queue = ?1 ORDER BY id LIMIT ?2")?
-        .query_map([queue, limit(PURGE)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let oldest: Vec<(i64, Option<String>, Option<String>, i64)> = batch
+        .statement(
+            "SELECT id, lane, spill, size FROM messages WHERE queue = ?1 ORDER BY id LIMIT ?2",
+        )?
+        .query_map([queue, limit(PURGE)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
         .and_then(Iterator::collect)
         .map_err(failed)?;
     let count = oldest.len();
     let mut groups = std::collections::BTreeSet::new();
-    for (id, group, spill) in oldest {
+    let mut gone = Load::default();
+    for (id, group, spill, size) in oldest {
+        gone = gone.plus(Load { messages: 1, bytes: from_db(size) });
         remove(batch, id)?;
         groups.extend(group);
         batch.discard(spill);
@@ -346,10 +371,36 @@ fn purge(batch: &mut Batch<'_>, key: &Key) -> Result<usize> {
     for group in groups {
         unblock(batch, queue, Some(&group))?;
     }
+    unload(batch, key, gone)?;
     Ok(count)
 }
 
+/// The queues of the key's account hold so much less.
+fn unload(batch: &Batch<'_>, key: &Key, gone: Load) -> Result<()> {
+    let load = load_of(batch.connection(), key.owner()).map_err(failed)?;
+    set_load(batch, key, load.minus(gone))
+}
+
+fn set_load(batch: &Batch<'_>, key: &Key, load: Load) -> Result<()> {
+    batch
+        .statement(
+            "INSERT INTO loads (owner, messages, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (owner) DO UPDATE SET messages = ?2, bytes = ?3",
+        )?
+        .execute(params![key.owner(), to_db(load.messages), to_db(load.bytes)])
+        .map(drop)
+        .map_err(failed)
+}
+
 // === Reading ===
+
+fn load_of(connection: &Connection, owner: &str) -> rusqlite::Result<Load> {
+    let sql = "SELECT messages, bytes FROM loads WHERE owner = ?1";
+    let load = connection.prepare_cached(sql)?.query_row([owner], |row| {
+        Ok(Load { messages: from_db(row.get(0)?), bytes: from_db(row.get(1)?) })
+    });
+    load.optional().map(Option::unwrap_or_default)
+}
 
 fn depth(connection: &Connection, key: &Key, now: Timestamp) -> rusqlite::Result<Depth> {
     let sql = "SELECT count(*) FILTER (WHERE due <= ?2),

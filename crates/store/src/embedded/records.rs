@@ -265,13 +265,8 @@ fn check(batch: &Batch<'_>, key: &Key, expect: Expect) -> Result<Option<Current>
         })
         .optional()
         .map_err(failed)?;
-    let revision = current.as_ref().map(|current| current.revision);
-    match expect {
-        Expect::Any => Ok(current),
-        Expect::Absent if revision.is_none() => Ok(None),
-        Expect::Revision(expected) if revision == Some(expected) => Ok(current),
-        Expect::Absent | Expect::Revision(_) => Err(StoreError::Conflict { current: revision }),
-    }
+    expect.check(current.as_ref().map(|current| current.revision))?;
+    Ok(current)
 }
 
 fn put(batch: &mut Batch<'_>, key: &Key, stored: Stored, expect: Expect) -> Result<Revision> {

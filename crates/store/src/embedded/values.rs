@@ -28,6 +28,8 @@ pub(super) struct Values {
 /// A value on its way into a row.
 #[derive(Debug)]
 pub(super) struct Stored {
+    /// Bytes of the value, wherever it lies.
+    pub(super) size: u64,
     pub(super) inline: Bytes,
     pub(super) spilled: Option<Spilled>,
 }
@@ -75,13 +77,14 @@ impl Values {
 
     /// Makes a value ready for its row: a large one is on the disk when this returns.
     pub(super) async fn store(&self, value: Bytes) -> Result<Stored> {
+        let size = value.len() as u64;
         if value.len() <= INLINE {
-            return Ok(Stored { inline: value, spilled: None });
+            return Ok(Stored { size, inline: value, spilled: None });
         }
         let values = self.clone();
         let spilled = tokio::task::spawn_blocking(move || values.write(&value)).await;
         let spilled = spilled.map_err(|_| StoreError::Closed)??;
-        Ok(Stored { inline: Bytes::new(), spilled: Some(spilled) })
+        Ok(Stored { size, inline: Bytes::new(), spilled: Some(spilled) })
     }
 
     /// The value that a row stands for; `None` if its file has gone since the row was read.

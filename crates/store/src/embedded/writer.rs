@@ -131,6 +131,11 @@ impl Batch<'_> {
         self.connection.prepare_cached(sql).map_err(failed)
     }
 
+    /// The transaction's connection, for what reads the same way outside of one.
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
     pub(super) fn now(&self) -> lacewing_model::Timestamp {
         self.shared.clock.now()
     }
@@ -216,7 +221,10 @@ where
             self.outcome = act(batch);
         }
         match &self.outcome {
-            Ok(_) | Err(StoreError::Conflict { .. } | StoreError::NotFound) => Ok(()),
+            Ok(_)
+            | Err(StoreError::Conflict { .. } | StoreError::NotFound | StoreError::OverLoad) => {
+                Ok(())
+            }
             Err(error) => Err(error.clone()),
         }
     }

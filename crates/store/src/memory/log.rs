@@ -12,7 +12,7 @@ use lacewing_model::{Clock, Timestamp};
 
 use crate::log::LARGEST_READ;
 use crate::signals::Signals;
-use crate::{BoxFuture, Dedup, Key, Log, Offset, Prefix, Result};
+use crate::{BoxFuture, Dedup, Key, Log, Offset, Prefix, Result, Weight};
 
 #[derive(Debug)]
 pub(super) struct MemoryLog {
@@ -43,15 +43,19 @@ impl MemoryLog {
         stream.entries.iter().skip(start).take(max.min(LARGEST_READ)).cloned().collect()
     }
 
-    fn trim_while(&self, stream: &Key, old: impl Fn(&(Offset, Timestamp, Bytes)) -> bool) {
+    fn trim_while(&self, stream: &Key, mut old: impl FnMut(&(Offset, Timestamp, Bytes)) -> bool) {
         if let Some(stream) = self.streams.lock().get_mut(stream) {
-            let gone = stream.entries.partition_point(old);
+            let gone = stream.entries.iter().take_while(|entry| old(entry)).count();
             stream.entries.drain(..gone);
         }
     }
 }
 
 impl Stream {
+    fn weight(&self) -> Weight {
+        self.entries.iter().map(|(_, _, entry)| entry.len() as Weight).sum()
+    }
+
     fn append(&mut self, entries: Vec<Bytes>, dedup: Option<Dedup>, now: Timestamp) -> Offset {
         self.seen.retain(|_, (_, until)| *until > now);
         if let Some((first, _)) = dedup.as_ref().and_then(|dedup| self.seen.get(&dedup.id)) {
@@ -119,6 +123,28 @@ impl Log for MemoryLog {
         Box::pin(async move {
             self.trim_while(stream, |(_, at, _)| *at < before);
             Ok(())
+        })
+    }
+
+    fn trim_to<'a>(&'a self, stream: &'a Key, most: Weight) -> BoxFuture<'a, Result<Weight>> {
+        Box::pin(async move {
+            let mut left = self.streams.lock().get(stream).map_or(0, Stream::weight);
+            let before = left;
+            self.trim_while(stream, |(_, _, entry)| {
+                let is_beyond = left > most;
+                left -= if is_beyond { entry.len() as Weight } else { 0 };
+                is_beyond
+            });
+            Ok(before - left)
+        })
+    }
+
+    fn weigh<'a>(&'a self, prefix: &'a Prefix) -> BoxFuture<'a, Result<Vec<(Key, Weight)>>> {
+        Box::pin(async move {
+            let streams = self.streams.lock();
+            let weighed = streams.iter().filter(|(key, _)| prefix.matches(key));
+            let weighed = weighed.map(|(key, stream)| (key.clone(), stream.weight()));
+            Ok(weighed.filter(|(_, weight)| *weight > 0).collect())
         })
     }
 

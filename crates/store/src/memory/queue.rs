@@ -8,12 +8,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use lacewing_model::{Clock, Timestamp};
+use lacewing_model::{AccountId, Clock, Timestamp};
 
 use crate::queue::{LARGEST_TAKE, next_look};
 use crate::signals::Signals;
 use crate::{
-    BoxFuture, Dedup, Depth, Key, Message, MessageId, Peeked, Prefix, Queue, Receipt, Result,
+    BoxFuture, Dedup, Depth, Key, Load, Message, MessageId, Peeked, Prefix, Queue, Receipt, Result,
     StoreError,
 };
 
@@ -44,6 +44,14 @@ struct Held {
     due: Timestamp,
     attempts: u32,
     token: Option<u64>,
+}
+
+impl State {
+    fn load(&self, owner: &str) -> Load {
+        let owned = self.queues.iter().filter(|(key, _)| key.owner() == owner);
+        let bodies = owned.flat_map(|(_, queue)| queue.held.values()).map(|held| &held.body);
+        bodies.fold(Load::default(), |load, body| load.plus(Load::of(body)))
+    }
 }
 
 impl MemoryQueue {
@@ -122,12 +130,15 @@ impl Queue for MemoryQueue {
             let now = self.clock.now();
             let mut state = self.state.lock();
             let id = MessageId::new(state.last_id + 1);
+            let load = state.load(queue.owner());
             let messages = state.queues.entry(queue.clone()).or_default();
             messages.seen.retain(|_, (_, until)| *until > now);
+            let first = message.dedup.as_ref().and_then(|dedup| messages.seen.get(&dedup.id));
+            if let Some((first, _)) = first {
+                return Ok(*first);
+            }
+            load.admit(Load::of(&message.body), message.within)?;
             if let Some(Dedup { id: dedup, window }) = message.dedup {
-                if let Some((first, _)) = messages.seen.get(&dedup) {
-                    return Ok(*first);
-                }
                 messages.seen.insert(dedup, (id, now.plus(window)));
             }
             let due = message.not_before.unwrap_or(now).max(now);
@@ -204,6 +215,10 @@ impl Queue for MemoryQueue {
             }
             Ok(depth)
         })
+    }
+
+    fn load<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Load>> {
+        Box::pin(async move { Ok(self.state.lock().load(account.as_str())) })
     }
 
     fn purge<'a>(&'a self, queue: &'a Key) -> BoxFuture<'a, Result<u64>> {

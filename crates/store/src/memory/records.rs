@@ -45,13 +45,7 @@ impl State {
     }
 
     fn check(&self, key: &Key, expect: Expect) -> Result<()> {
-        let current = self.records.get(key).map(|record| record.revision);
-        match expect {
-            Expect::Any => Ok(()),
-            Expect::Absent if current.is_none() => Ok(()),
-            Expect::Revision(revision) if current == Some(revision) => Ok(()),
-            Expect::Absent | Expect::Revision(_) => Err(StoreError::Conflict { current }),
-        }
+        expect.check(self.records.get(key).map(|record| record.revision))
     }
 
     fn note(&mut self, change: Change) {

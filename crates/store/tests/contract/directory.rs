@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use lacewing_store::{Expect, Message, Store, StoreError, embedded};
+use lacewing_store::{Expect, Load, Message, Store, StoreError, embedded};
 
 use crate::blobs::chunks;
-use crate::side::{account, clock, data_dir, key, large, mounted};
+use crate::side::{account, clock, data_dir, key, large, mounted, prefix};
 
 fn open(dir: &Path) -> Store {
     embedded::open(dir, clock()).expect("opens")
@@ -47,10 +47,10 @@ async fn a_closed_store_answers_that_it_is_closed() {
 async fn a_newer_format_is_refused_by_its_number() {
     let dir = tempfile::tempdir().expect("a directory");
     open(dir.path()).close().await;
-    assert_eq!(fs::read_to_string(dir.path().join("format")).expect("read"), "1\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).expect("read"), "2\n");
     fs::write(dir.path().join("format"), "99\n").expect("written");
     let refused = embedded::open(dir.path(), clock()).expect_err("it is too new");
-    assert!(matches!(refused, StoreError::FormatTooNew { found: 99, known: 1 }));
+    assert!(matches!(refused, StoreError::FormatTooNew { found: 99, known: 2 }));
     assert!(refused.to_string().contains("99"));
 }
 
@@ -64,6 +64,25 @@ async fn what_was_written_is_there_after_closing_and_opening() {
     let record = store.records.get(&key(&["a"])).await.expect("read").expect("there");
     assert_eq!((record.value, record.revision), (large(1), revision));
     assert_eq!(store.records.revision().await.expect("read"), revision);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_queues_and_streams_hold_is_known_after_opening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    for body in [Bytes::from_static(b"abc"), large(1)] {
+        let message = Message { body: body.clone(), ..Message::default() };
+        store.queue.put(&key(&["q"]), message).await.expect("put");
+        store.log.append(&key(&["s"]), vec![body], None).await.expect("appended");
+    }
+    store.close().await;
+    let store = open(dir.path());
+    let bytes = 3 + large(1).len() as u64;
+    let load = store.queue.load(&account()).await.expect("counted");
+    assert_eq!(load, Load { messages: 2, bytes });
+    let weights = store.log.weigh(&prefix(&[])).await.expect("weighed");
+    assert_eq!(weights, [(key(&["s"]), bytes)]);
     store.close().await;
 }
 

@@ -102,3 +102,25 @@ pub async fn times_never_decrease(bed: &Bed) {
     let times: Vec<Timestamp> = read.into_iter().map(|(_, at, _)| at).collect();
     assert_eq!(times, [first, first, bed.clock.now()]);
 }
+
+pub async fn a_stream_is_weighed_and_trimmed_by_its_bytes(bed: &Bed) {
+    let (log, s) = (&bed.store.log, key(&["logs", "s"]));
+    let weigh = async || log.weigh(&prefix(&["logs"])).await.expect("weighed");
+    assert_eq!(weigh().await, []);
+    let entries = vec!["aa".into(), "bbb".into(), large(7), "c".into()];
+    log.append(&s, entries, None).await.expect("appended");
+    append(bed, "other", &["x"]).await;
+    let all = 6 + large(7).len() as u64;
+    assert_eq!(weigh().await, [(s.clone(), all)]);
+    assert_eq!(log.trim_to(&s, all).await.expect("nothing to do"), 0);
+    assert_eq!(log.trim_to(&s, all - 1).await.expect("trimmed"), 2, "entries go whole");
+    assert_eq!(weigh().await, [(s.clone(), all - 2)]);
+    assert_eq!(log.trim_to(&s, 5).await.expect("trimmed"), all - 3);
+    assert_eq!(weigh().await, [(s.clone(), 1)]);
+    assert_eq!(log.append(&s, vec!["d".into()], None).await.expect("appended").as_u64(), 4);
+    log.trim(&s, Offset::new(4)).await.expect("trimmed");
+    assert_eq!(weigh().await, [(s.clone(), 1)]);
+    assert_eq!(log.trim_to(&s, 0).await.expect("trimmed"), 1);
+    assert_eq!(weigh().await, []);
+    assert_eq!(log.trim_to(&key(&["none"]), 0).await.expect("nothing to do"), 0);
+}

@@ -70,6 +70,7 @@ contract! {
         trimmed_entries_are_gone_and_offsets_go_on,
         old_entries_are_trimmed_by_time,
         streams_that_hold_entries_are_listed,
+        a_stream_is_weighed_and_trimmed_by_its_bytes,
         times_never_decrease;
     queue:
         messages_come_in_the_order_of_their_puts,
@@ -82,6 +83,7 @@ contract! {
         a_taker_waits_for_a_message,
         a_taker_wakes_when_a_delay_ends,
         depth_counts_each_message_once,
+        what_an_account_has_in_its_queues_is_counted_and_bounded,
         a_purged_queue_is_empty_and_its_receipts_void,
         peek_takes_nothing,
         queues_that_hold_messages_are_listed,

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use lacewing_model::{Clock, Timestamp};
 use lacewing_store::{
-    Change, Dedup, Expect, Message, MessageId, Prefix, Receipt, Revision, StoreError,
+    Change, Dedup, Expect, Load, Message, MessageId, Prefix, Receipt, Revision, StoreError,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use crate::side::{Bed, Embedded, Memory, Side, key, prefix};
+use crate::side::{Bed, Embedded, Memory, Side, account, key, prefix};
 
 const HIDDEN: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(7);
@@ -227,6 +227,7 @@ async fn queues_keep_their_promise(bed: &Bed, steps: Vec<QueueStep>) {
                     not_before: (delay > 0).then_some(due),
                     group: group.map(|group| group.to_string()),
                     dedup: dedup.map(|id| Dedup { id: id.to_string(), window: WINDOW }),
+                    within: None,
                 };
                 let id = queue.put(&name, message).await.expect("put");
                 let before = dedup.and_then(|id| expected.calls.get(&id).copied());
@@ -282,6 +283,8 @@ async fn queues_keep_their_promise(bed: &Bed, steps: Vec<QueueStep>) {
         let depth = queue.depth(&name).await.expect("counted");
         let all = depth.ready + depth.in_flight + depth.delayed;
         assert_eq!(all, expected.held.len() as u64);
+        let load = queue.load(&account()).await.expect("counted");
+        assert_eq!(load, Load { messages: all, bytes: all }, "each body is one byte");
     }
 }
 

@@ -255,7 +255,7 @@ async fn nothing_that_was_answered_is_lost_with_the_power() {
     let lives = if std::env::var_os("LACEWING_SOAK").is_some() { 2_000 } else { 40 };
     let mut interrupted = 0;
     for seed in 0..lives {
-        println!("seed {seed}");
+        println!("seed {seed} of {lives}");
         let life = tokio::time::timeout(LIFE, live_and_lose_power(seed)).await;
         match life.expect("a life ends in time") {
             Some(was_interrupted) => interrupted += u32::from(was_interrupted),

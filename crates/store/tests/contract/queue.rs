@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use lacewing_model::{Clock, Timestamp};
-use lacewing_store::{Dedup, Depth, Message, MessageId, Receipt, StoreError};
+use lacewing_model::{AccountId, Clock, Timestamp};
+use lacewing_store::{Dedup, Depth, Load, Message, MessageId, Receipt, StoreError};
 
-use crate::side::{Bed, key, large, prefix};
+use crate::side::{Bed, account, key, large, prefix};
 
 const HIDDEN: Duration = Duration::from_secs(30);
 const NOW: Duration = Duration::ZERO;
@@ -259,4 +259,39 @@ pub async fn no_message_is_taken_twice_by_concurrent_takers(bed: &Bed) {
     let taken: Vec<MessageId> = join_all((0..4).map(|_| taker())).await.concat();
     assert_eq!(taken.len(), 200);
     assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 200);
+}
+
+pub async fn what_an_account_has_in_its_queues_is_counted_and_bounded(bed: &Bed) {
+    let queue = &bed.store.queue;
+    let bound = Load { messages: 3, bytes: 400 * 1024 };
+    let bounded = |body: Bytes| Message { body, within: Some(bound), ..Message::default() };
+    let load = async || queue.load(&account()).await.expect("counted");
+    queue.put(&key(&["one"]), bounded(large(1))).await.expect("put");
+    let refused = queue.put(&key(&["two"]), bounded(large(2))).await;
+    assert!(matches!(refused, Err(StoreError::OverLoad)), "too many bytes: {refused:?}");
+    assert_eq!(queue.queues(&prefix(&[])).await.expect("listed"), [key(&["one"])]);
+    for name in ["one", "two"] {
+        queue.put(&key(&[name]), bounded("abc".into())).await.expect("put");
+    }
+    let full = Load { messages: 3, bytes: large(1).len() as u64 + 6 };
+    assert_eq!(load().await, full);
+    let dedup = Some(Dedup { id: "once".to_owned(), window: HIDDEN });
+    let again = Message { dedup, ..bounded(Bytes::new()) };
+    let refused = queue.put(&key(&["two"]), again.clone()).await;
+    assert!(matches!(refused, Err(StoreError::OverLoad)), "too many messages: {refused:?}");
+    // Others are not concerned.
+    let stranger = AccountId::new("999999999999").expect("valid");
+    let other = lacewing_store::Key::new(&stranger, &crate::side::region(), &["one"]);
+    queue.put(&other, bounded("x".into())).await.expect("put");
+    assert_eq!(load().await, full);
+    let taken = queue.take(&key(&["one"]), 1, NOW, HIDDEN).await.expect("taken").remove(0);
+    assert_eq!(load().await, full, "in flight, not gone");
+    queue.ack(&taken).await.expect("acknowledged");
+    queue.ack(&taken).await.expect_err("only once");
+    assert_eq!(load().await, Load { messages: 2, bytes: 6 });
+    let first = queue.put(&key(&["two"]), again.clone()).await.expect("there is room");
+    assert_eq!(queue.put(&key(&["two"]), again).await.expect("known"), first);
+    assert_eq!(load().await, Load { messages: 3, bytes: 6 });
+    queue.purge(&key(&["two"])).await.expect("purged");
+    assert_eq!(load().await, Load { messages: 1, bytes: 3 });
 }

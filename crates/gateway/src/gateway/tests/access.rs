@@ -3,7 +3,9 @@
 
 use lacewing_model::function::{Code, State, UpdateStatus};
 use lacewing_model::time::ManualClock;
-use lacewing_model::{Digest, Function, FunctionConfig, FunctionKey, FunctionName, Timestamp};
+use lacewing_model::{
+    Digest, Function, FunctionConfig, FunctionKey, FunctionName, Timestamp, Version,
+};
 
 use super::*;
 
@@ -47,6 +49,8 @@ fn function(account: &str) -> Function {
             region: Region::new("us-east-1").expect("valid"),
             name: FunctionName::new("caller").expect("valid"),
         },
+        version: Version::Latest,
+        lineage: uuid::Uuid::nil(),
         config: FunctionConfig::new("python3.13".parse().expect("valid"), "app.handler", role),
         code: Code { digest: Digest::new([0; 32]), size: 1 },
         state: State::Active,

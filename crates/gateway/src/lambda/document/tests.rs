@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lacewing_model::function::{Architecture, Code, Environment};
 use lacewing_model::{
-    AccountId, Digest, FunctionConfig, FunctionKey, FunctionName, Region, RuntimeId,
+    AccountId, Digest, FunctionConfig, FunctionKey, FunctionName, Region, RuntimeId, Version,
 };
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ fn function() -> Function {
             region: Region::new("us-east-1").expect("valid"),
             name: FunctionName::new("hello").expect("valid"),
         },
+        version: Version::Latest,
+        lineage: Uuid::nil(),
         config: FunctionConfig {
             runtime: RuntimeId::python(3, 13),
             handler: "app.handler".into(),

@@ -1,31 +1,185 @@
-//! The moves that change an Instance's state, and the search for room to start another.
-//!
-//! Every move keeps the counts, the sum of memory and the lists of [`Core`] in step; nothing else
-//! changes them.
+//! Starting Instances: for whom, how many at once, and what has to go for them.
+
+use std::time::Duration;
 
 use lacewing_model::{ByteSize, Timestamp};
 
-use super::{CodeState, Command, Core, FunctionId, InstanceId, Phase, Refusal, Slot, Waiter};
+use super::timers::Alarm;
+use super::{
+    CodeState, Command, Config, Core, Entry, FunctionId, InstanceId, Keep, Phase, Refusal, Slot,
+};
 
-impl Core {
-    /// Starts Instances for callers that have none coming, one function after the other.
+/// What a start is taken to last before one was seen.
+const START_TIME: Duration = Duration::from_millis(250);
+/// Callers that wait for one busy Instance instead of a start of their own, at most.
+const ROUNDS: u32 = 4;
+/// How long after a start for nobody has failed the next one is tried.
+const AGAIN: Duration = Duration::from_secs(5);
+/// From this pressure on, in percent, nothing is started before anybody calls.
+const BUSY: u8 = 50;
+
+/// How many starts there may be: at a time, less of them while the processors have enough to do,
+/// and in the long run.
+#[derive(Debug)]
+pub(super) struct Starts {
+    most: usize,
+    pressure: u8,
+    /// The time that one start takes up in the long run.
+    interval: Duration,
+    /// How far they may be ahead of it.
+    ahead: Duration,
+    /// The end of the time that is taken up.
+    taken: Timestamp,
+    /// When `Alarm::Start` rings.
+    due: Option<Timestamp>,
+}
+
+// === Starts ===
+
+impl Starts {
+    pub(super) fn new(config: &Config) -> Self {
+        let interval = Duration::from_secs(1) / config.start_rate.max(1);
+        let ahead = interval * config.start_burst.saturating_sub(1);
+        let (most, taken) = (config.max_starting, Timestamp::from_micros(i64::MIN));
+        Self { most, pressure: 0, interval, ahead, taken, due: None }
+    }
+
+    pub(super) fn press(&mut self, percent: u8) {
+        self.pressure = percent.min(100);
+    }
+
+    /// How many Instances may be starting.
+    pub(super) fn most(&self) -> usize {
+        (self.most * usize::from(100 - self.pressure) / 100).max(1)
+    }
+
+    /// How long it is until one more may be started in the long run.
+    pub(super) fn wait(&self, now: Timestamp) -> Duration {
+        self.taken.since(now.plus(self.ahead))
+    }
+
+    fn take(&mut self, now: Timestamp) {
+        self.taken = self.taken.max(now).plus(self.interval);
+    }
+}
+
+// === Core ===
+
+impl<K: Keep> Core<K> {
+    /// Starts Instances for functions that want one, in turn. Who has all of a share steps aside.
     pub(super) fn place(&mut self, now: Timestamp, todo: &mut Vec<Command>) {
-        while let Some(&id) = self.hungry.front() {
-            let Some(entry) = self.functions.get_mut(&id) else {
-                self.hungry.pop_front();
-                continue;
-            };
-            if entry.waiting.len() <= entry.starting {
-                entry.queued = false;
-                self.hungry.pop_front();
+        let mut aside = Vec::new();
+        while let Some(id) = self.line.first() {
+            if !self.needs(id, now) {
+                self.leave_line(id, now);
                 continue;
             }
-            let reserve = self.reserve(id);
-            if !self.make_room(reserve, todo) {
-                return;
+            if let Some(share) = self.lacking(id) {
+                if share == Refusal::AccountShare {
+                    self.make_share(id, now, todo);
+                }
+                self.line.pop();
+                aside.push(id);
+                continue;
             }
-            self.hungry.rotate_left(1);
-            self.start(id, reserve, now, todo);
+            if self.counts.starting >= self.starts.most() || self.must_start_later(now) {
+                break;
+            }
+            let reserve = self.reserve_of(id);
+            if !self.make_room(reserve, now, todo) {
+                break;
+            }
+            self.line.rotate();
+            self.learn_from_start(id, now);
+            self.start(id, reserve, None, now, todo);
+        }
+        for id in aside {
+            if let Some(tenant) = self.known(id).map(|entry| entry.tenant) {
+                self.line.join(tenant, id);
+            }
+        }
+    }
+
+    /// Puts the function in the line for a start if it has a caller without one, or sees to it
+    /// that this is looked at again.
+    pub(super) fn want(&mut self, id: FunctionId, now: Timestamp) {
+        let needs = self.needs(id, now);
+        let start_time = self.start_time(id);
+        let Some(entry) = self.functions.get_mut(id.0) else { return };
+        let tenant = entry.tenant;
+        if needs {
+            if !entry.queued {
+                entry.queued = true;
+                self.line.join(tenant, id);
+            }
+        } else if entry.waiting.len() > entry.starting
+            && entry.queue_due.is_none()
+            && let Some(first) = entry.waiting.front()
+        {
+            let due = first.since.plus(start_time);
+            entry.queue_due = Some(self.timers.set(Alarm::Queue(id), due, now));
+        }
+    }
+
+    pub(super) fn ring_queue(&mut self, id: FunctionId, rang: Timestamp, now: Timestamp) {
+        let Some(entry) = self.entry(id) else { return };
+        if entry.queue_due == Some(rang) {
+            entry.queue_due = None;
+            self.want(id, now);
+        }
+    }
+
+    /// Whether the function should have one more Instance than it has or gets.
+    pub(super) fn needs(&self, id: FunctionId, now: Timestamp) -> bool {
+        let Some(entry) = self.known(id) else { return false };
+        let is_short = !self.stopping
+            && entry.live() < entry.provisioned()
+            && entry.retry.is_none_or(|retry| now >= retry);
+        is_short || entry.waiting.len() > entry.starting + self.soon(id, entry, now)
+    }
+
+    /// Waiting callers whom busy Instances will serve before a new one could. As durations vary,
+    /// a busy Instance counts only if it is free in half the time of a start; and whoever has
+    /// waited as long as a start takes gets one. Once all callers together have waited so long since
+    /// the last start, waiting has cost as much as the Instance that it saved, and no longer pays.
+    fn soon(&self, id: FunctionId, entry: &Entry<K::History>, now: Timestamp) -> usize {
+        let (Some(duration), Some(first)) = (entry.duration.get(), entry.waiting.front()) else {
+            return 0;
+        };
+        let start = self.start_time(id);
+        if entry.busy == 0 || now.since(first.since).max(entry.waited) >= start {
+            return 0;
+        }
+        let rounds = start.as_micros() / (2 * duration.as_micros()).max(1);
+        entry.busy * usize::try_from(rounds.min(ROUNDS.into())).unwrap_or(0)
+    }
+
+    fn leave_line(&mut self, id: FunctionId, now: Timestamp) {
+        self.line.pop();
+        if let Some(entry) = self.entry(id) {
+            entry.queued = false;
+        }
+        self.want(id, now);
+        self.rest(id);
+    }
+
+    fn must_start_later(&mut self, now: Timestamp) -> bool {
+        let wait = self.starts.wait(now);
+        if wait.is_zero() {
+            return false;
+        }
+        if self.starts.due.is_none_or(|due| due <= now) {
+            self.starts.due = Some(self.timers.set(Alarm::Start, now.plus(wait), now));
+        }
+        true
+    }
+
+    pub(super) fn start_again_later(&mut self, id: FunctionId, now: Timestamp) {
+        let Some(entry) = self.functions.get_mut(id.0) else { return };
+        let due = now.plus(AGAIN);
+        entry.retry = Some(due);
+        if entry.queue_due.is_none_or(|before| before > due) {
+            entry.queue_due = Some(self.timers.set(Alarm::Queue(id), due, now));
         }
     }
 
@@ -33,215 +187,124 @@ impl Core {
         &mut self,
         id: FunctionId,
         reserve: ByteSize,
+        until: Option<Timestamp>,
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) {
-        let Some(entry) = self.functions.get_mut(&id) else { return };
+        let Some(entry) = self.functions.get_mut(id.0) else { return };
         let instance = InstanceId(self.next_instance);
         self.next_instance += 1;
         entry.starting += 1;
-        entry.instances += 1;
+        entry.waited = Duration::ZERO;
+        entry.retry = None;
         let function = entry.function.clone();
         let (state, phase) = (CodeState::of(&function), Phase::Starting);
-        let slot = Slot { function: id, state, memory: reserve, born: now, phase };
+        let slot = Slot { function: id, state, memory: reserve, born: now, phase, level: 0, until };
         self.instances.insert(instance, slot);
         self.used = self.used.saturating_add(reserve);
+        self.hold(id, |held| held.add(reserve));
         self.counts.starting += 1;
+        self.starts.take(now);
         todo.push(Command::Start { instance, function });
     }
 
+    /// Starts an Instance for nobody yet, if that costs nobody else anything.
+    pub(super) fn start_ahead(
+        &mut self,
+        id: FunctionId,
+        until: Timestamp,
+        now: Timestamp,
+        todo: &mut Vec<Command>,
+    ) {
+        let reserve = self.reserve_of(id);
+        let is_quiet = self.line.first().is_none()
+            && self.starts.pressure < BUSY
+            && self.counts.starting < self.starts.most()
+            && self.starts.wait(now).is_zero();
+        let fits = self.used.saturating_add(reserve) <= self.config.memory
+            && self.instances.len() < self.config.max_instances;
+        if is_quiet && fits && self.lacking(id).is_none() {
+            self.start(id, reserve, Some(until), now, todo);
+        }
+    }
+
     /// What an Instance of the function that does not run yet is taken to need.
-    fn reserve(&self, id: FunctionId) -> ByteSize {
-        let Some(entry) = self.functions.get(&id) else { return ByteSize::ZERO };
+    pub(super) fn reserve_of(&self, id: FunctionId) -> ByteSize {
+        let Some(entry) = self.known(id) else { return ByteSize::ZERO };
         let limit = ByteSize::mebibytes(entry.function.config.memory_mb);
         entry.typical.unwrap_or(self.config.start_reserve).min(limit)
     }
 
+    /// How long a start of the function takes.
+    pub(super) fn start_time(&self, id: FunctionId) -> Duration {
+        self.known(id).and_then(|entry| entry.start_time.get()).unwrap_or(START_TIME)
+    }
+
     /// Whether one more Instance may be started now. If not, ends as many idle ones as it takes,
-    /// longest idle first: their room comes back with `Retired`.
-    fn make_room(&mut self, reserve: ByteSize, todo: &mut Vec<Command>) -> bool {
-        if self.counts.starting >= self.config.max_starting {
-            return false;
-        }
+    /// the least worth first: their room comes back with `Retired`.
+    fn make_room(&mut self, reserve: ByteSize, now: Timestamp, todo: &mut Vec<Command>) -> bool {
         let is_alone = self.instances.is_empty();
         let fits = self.used.saturating_add(reserve) <= self.config.memory;
         let has_place = self.instances.len() < self.config.max_instances;
         if has_place && (fits || is_alone) {
             return true;
         }
-        let mut coming = self.retiring_memory();
-        for (_, instance) in self.idle_since() {
-            let left = self.used.saturating_sub(coming).saturating_add(reserve);
+        loop {
+            let left = self.used.saturating_sub(self.leaving).saturating_add(reserve);
             let live = self.instances.len() - self.counts.retiring;
             let is_enough = left <= self.config.memory || live == 0;
-            if is_enough && live < self.config.max_instances {
-                break;
+            if is_enough && live < self.config.max_instances || !self.evict(now, todo) {
+                return false;
             }
-            coming = coming.saturating_add(self.memory_of(instance));
-            self.retire_idle(instance, todo);
         }
-        false
     }
 
     /// Ends idle Instances while more memory is used than may be.
-    pub(super) fn relieve(&mut self, todo: &mut Vec<Command>) {
-        if self.used <= self.config.memory || self.counts.idle == 0 {
-            return;
-        }
-        let mut left = self.used.saturating_sub(self.retiring_memory());
-        for (_, instance) in self.idle_since() {
-            if left <= self.config.memory {
+    pub(super) fn relieve(&mut self, now: Timestamp, todo: &mut Vec<Command>) {
+        while self.used.saturating_sub(self.leaving) > self.config.memory {
+            if !self.evict(now, todo) {
                 return;
             }
-            left = left.saturating_sub(self.memory_of(instance));
-            self.retire_idle(instance, todo);
         }
     }
 
     /// Whether an Instance of this function that has become free should make room for another
-    /// function's caller, who has waited too long, instead of serving its own next.
+    /// function's caller, who has waited too long, instead of serving its own next. A tenant that
+    /// has no more than its share gives up none for another tenant.
     pub(super) fn must_yield(&self, id: FunctionId, now: Timestamp) -> bool {
-        let is_starved = |other: &FunctionId| {
-            let Some(entry) = self.functions.get(other) else { return false };
-            let uncovered = entry.waiting.get(entry.starting);
-            uncovered.is_some_and(|waiter| now.since(waiter.since) >= self.config.fair_wait)
-        };
-        let front = self.hungry.front().filter(|other| **other != id);
+        let first = self.line.iter().find(|other| self.would_help(id, *other));
+        let Some(first) = first.filter(|first| *first != id) else { return false };
+        let (Some(own), Some(other)) = (self.known(id), self.known(first)) else { return false };
+        let is_starved = other
+            .waiting
+            .get(other.starting)
+            .is_some_and(|waiter| now.since(waiter.since) >= self.config.fair_wait);
+        let holds = self.accounts.get(own.tenant.0).map_or(0, |account| account.held.instances);
+        let sharers = self.line.accounts() + usize::from(own.tenant != other.tenant);
+        let is_within_share = own.tenant != other.tenant && holds * sharers <= self.instances.len();
         self.counts.retiring == 0
-            && self.counts.starting < self.config.max_starting
-            && front.is_some_and(is_starved)
+            && self.counts.starting < self.starts.most()
+            && is_starved
+            && !is_within_share
     }
 
-    /// Gives an Instance that has just become idle to the caller who has waited longest.
-    pub(super) fn offer(&mut self, instance: InstanceId, now: Timestamp, todo: &mut Vec<Command>) {
-        let Some(slot) = self.instances.get(&instance) else { return };
-        let id = slot.function;
-        let is_old = now.since(slot.born) >= self.config.max_age;
-        let Some(entry) = self.functions.get_mut(&id) else { return };
-        let is_stale = entry.deleted || slot.state != CodeState::of(&entry.function);
-        if is_old || is_stale {
-            self.retire(instance, todo);
-            self.want(id);
-        } else if !entry.waiting.is_empty() {
-            self.serve_first(instance, todo);
-        } else if self.stopping {
-            self.retire(instance, todo);
-        } else {
-            entry.idle.push(instance);
-        }
-    }
-
-    /// Gives an idle Instance, which is in no list, to its function's first caller.
-    pub(super) fn serve_first(&mut self, instance: InstanceId, todo: &mut Vec<Command>) {
-        let Some(id) = self.instances.get(&instance).map(|slot| slot.function) else { return };
-        let first = self.functions.get_mut(&id).and_then(|entry| entry.waiting.pop_front());
-        let Some(waiter) = first else { return };
-        self.waiters.remove(&waiter.id);
-        self.counts.waiting -= 1;
-        self.serve(instance, waiter, todo);
-    }
-
-    /// Gives an idle Instance, which is in no list, to a caller, who is in none either.
-    pub(super) fn serve(&mut self, instance: InstanceId, waiter: Waiter, todo: &mut Vec<Command>) {
+    /// Notes what an Instance uses.
+    pub(super) fn measure(&mut self, instance: InstanceId, memory: ByteSize) {
         let Some(slot) = self.instances.get_mut(&instance) else { return };
-        slot.phase = Phase::Busy { waiter };
-        self.counts.idle -= 1;
-        self.counts.busy += 1;
-        todo.push(Command::Serve { waiter: waiter.id, instance });
-    }
-
-    /// Ends an Instance that is idle and in its function's list.
-    pub(super) fn retire_idle(&mut self, instance: InstanceId, todo: &mut Vec<Command>) {
-        let Some(id) = self.instances.get(&instance).map(|slot| slot.function) else { return };
-        if let Some(entry) = self.functions.get_mut(&id) {
-            entry.idle.retain(|other| *other != instance);
+        let (id, before) = (slot.function, slot.memory);
+        self.used = self.used.saturating_sub(before).saturating_add(memory);
+        slot.memory = memory;
+        self.hold(id, |held| held.change(before, memory));
+        if let Some(entry) = self.functions.get_mut(id.0) {
+            entry.typical = Some(memory);
         }
-        self.retire(instance, todo);
-    }
-
-    /// Ends an Instance that is idle and in no list.
-    pub(super) fn retire(&mut self, instance: InstanceId, todo: &mut Vec<Command>) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        slot.phase = Phase::Retiring;
-        self.counts.idle -= 1;
-        self.counts.retiring += 1;
-        todo.push(Command::Retire { instance });
     }
 
     /// Forgets an Instance that is no more.
     pub(super) fn remove(&mut self, instance: InstanceId) {
         let Some(slot) = self.instances.remove(&instance) else { return };
         self.used = self.used.saturating_sub(slot.memory);
-        if let Some(entry) = self.functions.get_mut(&slot.function) {
-            entry.instances -= 1;
-        }
-        self.forget_if_empty(slot.function);
-    }
-
-    /// Sends the function's first caller away; says whether there was one.
-    pub(super) fn refuse_first(
-        &mut self,
-        id: FunctionId,
-        reason: Refusal,
-        todo: &mut Vec<Command>,
-    ) -> bool {
-        let first = self.functions.get_mut(&id).and_then(|entry| entry.waiting.pop_front());
-        let Some(waiter) = first else { return false };
-        self.waiters.remove(&waiter.id);
-        self.counts.waiting -= 1;
-        self.release(id);
-        todo.push(Command::Refuse { waiter: waiter.id, reason });
-        true
-    }
-
-    /// Puts the function in the line for a start if it has a caller without one.
-    pub(super) fn want(&mut self, id: FunctionId) {
-        let Some(entry) = self.functions.get_mut(&id) else { return };
-        if !entry.queued && entry.waiting.len() > entry.starting {
-            entry.queued = true;
-            self.hungry.push_back(id);
-        }
-    }
-
-    /// Notes what an Instance uses.
-    pub(super) fn measure(&mut self, instance: InstanceId, memory: ByteSize) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        self.used = self.used.saturating_sub(slot.memory).saturating_add(memory);
-        slot.memory = memory;
-        if let Some(entry) = self.functions.get_mut(&slot.function) {
-            entry.typical = Some(memory);
-        }
-    }
-
-    /// All idle Instances, longest idle first.
-    pub(super) fn idle_since(&self) -> Vec<(Timestamp, InstanceId)> {
-        let idle = self.instances.iter().filter_map(|(id, slot)| match slot.phase {
-            Phase::Idle { since } => Some((since, *id)),
-            _ => None,
-        });
-        let mut idle: Vec<_> = idle.collect();
-        idle.sort_unstable();
-        idle
-    }
-
-    pub(super) fn age(&self, instance: InstanceId, now: Timestamp) -> std::time::Duration {
-        self.instances.get(&instance).map(|slot| now.since(slot.born)).unwrap_or_default()
-    }
-
-    pub(super) fn forget_if_empty(&mut self, id: FunctionId) {
-        let Some(entry) = self.functions.get(&id) else { return };
-        if entry.instances == 0 && entry.waiting.is_empty() {
-            self.names.remove(&entry.function.key);
-            self.functions.remove(&id);
-        }
-    }
-
-    fn memory_of(&self, instance: InstanceId) -> ByteSize {
-        self.instances.get(&instance).map(|slot| slot.memory).unwrap_or_default()
-    }
-
-    fn retiring_memory(&self) -> ByteSize {
-        let retiring = self.instances.values().filter(|slot| matches!(slot.phase, Phase::Retiring));
-        retiring.fold(ByteSize::ZERO, |sum, slot| sum.saturating_add(slot.memory))
+        self.hold(slot.function, |held| held.remove(slot.memory));
+        self.rest(slot.function);
     }
 }

@@ -1,23 +1,30 @@
 //! Tests of `core`.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{function, key};
 
+mod any_order;
+
 const MB: fn(u32) -> ByteSize = ByteSize::mebibytes;
+
+const ALL: Share = Share { instances: 100, memory: ByteSize::mebibytes(100_000) };
 
 fn config() -> Config {
     Config {
         memory: MB(400),
         start_reserve: MB(64),
         max_instances: 5,
+        function_share: ALL,
+        account_share: ALL,
         max_starting: 2,
+        start_rate: 1_000,
+        start_burst: 1_000,
         max_waiting: 12,
         account_concurrency: 6,
+        max_known: 3,
+        freeze_after: None,
         keep_alive: Duration::from_secs(60),
         max_age: Duration::from_secs(300),
         patience: Duration::from_secs(30),
@@ -55,7 +62,7 @@ fn retire(instance: u64) -> Command {
 }
 
 fn refuse(waiter: u64, reason: Refusal) -> Command {
-    Command::Refuse { waiter: WaiterId(waiter), reason }
+    Command::Refuse { waiter: WaiterId(waiter), reason, retry_after: Duration::from_secs(1) }
 }
 
 fn start(instance: u64, function: &Arc<Function>) -> Command {
@@ -147,7 +154,7 @@ fn a_start_that_is_out_of_date_is_repeated_for_its_waiter() {
 fn a_deleted_functions_callers_are_refused_and_its_instances_end() {
     let (mut core, hello) = with_two_idle();
     arrive(&mut core, 2, &hello, at(3));
-    let deleted = Event::Deleted { function: hello.key.clone() };
+    let deleted = Event::Deleted { function: hello.version_key() };
     assert_eq!(core.on(deleted, at(3)), [retire(0)]);
     assert_eq!(done(&mut core, 1, at(3)), [retire(1)]);
 }
@@ -246,294 +253,90 @@ fn a_caller_waits_no_longer_than_patience() {
     assert_eq!(core.on(Event::Tick, at(30)), [refuse(1, Refusal::WaitedTooLong)]);
 }
 
-// === Any order of events ===
-
-/// One step; numbers choose among what there is at that moment.
-#[derive(Clone, Debug)]
-enum Step {
-    Arrive(usize),
-    Leave(usize),
-    Started(usize, u32),
-    StartFailed(usize),
-    Done(usize, u32, bool),
-    Dead(usize),
-    Measured(usize, u32, bool),
-    Retired(usize),
-    Changed(usize),
-    Deleted(usize),
-    Tick(u16),
-    /// An event about something that is not there.
-    Stranger(u64),
+#[test]
+fn a_function_with_all_of_its_share_waits_for_its_own_and_holds_up_nobody() {
+    let function_share = Share { instances: 1, ..ALL };
+    let mut core = Core::new(Config { function_share, ..config() });
+    let (greedy, other) = (named("greedy", 1), named("other", 1));
+    assert_eq!(arrive(&mut core, 0, &greedy, at(0)), [start(0, &greedy)]);
+    started(&mut core, 0, at(0));
+    assert_eq!(arrive(&mut core, 1, &greedy, at(0)), []);
+    assert_eq!(arrive(&mut core, 2, &other, at(0)), [start(1, &other)]);
+    assert_eq!(started(&mut core, 1, at(0)), [serve(2, 1)]);
+    assert_eq!(done(&mut core, 1, at(9)), [], "nothing that ends would help");
+    // The one before ran 9 seconds, and two are counted in the account.
+    let (waiter, retry_after) = (WaiterId(1), Duration::from_secs(5));
+    let refused = Command::Refuse { waiter, reason: Refusal::FunctionShare, retry_after };
+    assert_eq!(core.on(Event::Tick, at(30)), [refused]);
+    arrive(&mut core, 3, &greedy, at(31));
+    assert_eq!(done(&mut core, 0, at(31)), [serve(3, 0)]);
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let which = any::<usize>();
-    prop_oneof![
-        6 => which.prop_map(Step::Arrive),
-        1 => which.prop_map(Step::Leave),
-        4 => (which, 1..200_u32).prop_map(|(which, mb)| Step::Started(which, mb)),
-        1 => which.prop_map(Step::StartFailed),
-        5 => (which, 1..200_u32, prop::bool::weighted(0.8))
-            .prop_map(|(which, mb, reusable)| Step::Done(which, mb, reusable)),
-        1 => which.prop_map(Step::Dead),
-        1 => (which, 1..200_u32, any::<bool>())
-            .prop_map(|(which, mb, reusable)| Step::Measured(which, mb, reusable)),
-        3 => which.prop_map(Step::Retired),
-        1 => which.prop_map(Step::Changed),
-        1 => which.prop_map(Step::Deleted),
-        2 => (0..40_000_u16).prop_map(Step::Tick),
-        1 => any::<u64>().prop_map(Step::Stranger),
-    ]
+#[test]
+fn a_function_gets_as_many_as_its_memory_allows_and_always_one() {
+    let function_share = Share { memory: MB(150), ..ALL };
+    let mut core = Core::new(Config { function_share, ..config() });
+    let hello = named("hello", 1);
+    assert_eq!(arrive(&mut core, 0, &hello, at(0)), [start(0, &hello)]);
+    core.on(Event::Started { instance: InstanceId(0), memory: MB(160) }, at(0));
+    assert_eq!(arrive(&mut core, 1, &hello, at(0)), []);
+    let freed = Event::Done { instance: InstanceId(0), memory: MB(70), reusable: true };
+    assert_eq!(core.on(freed, at(1)), [serve(1, 0)]);
+    assert_eq!(arrive(&mut core, 2, &hello, at(1)), [start(1, &hello)], "70 and 70 fit");
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
-    Starting,
-    Idle,
-    Busy(WaiterId),
-    Retiring,
+#[test]
+fn an_account_makes_room_among_its_own_and_leaves_others_alone() {
+    let account_share = Share { instances: 2, ..ALL };
+    let (mut core, hello) = with_two_idle();
+    core.config.account_share = account_share;
+    let stranger = Arc::new(function(key("111111111111", "hello"), 1));
+    assert_eq!(arrive(&mut core, 2, &stranger, at(0)), [start(2, &stranger)]);
+    started(&mut core, 2, at(0));
+    done(&mut core, 2, at(0));
+    let other = named("other", 1);
+    assert_eq!(arrive(&mut core, 3, &other, at(3)), [retire(0)], "not the stranger's, idle longer");
+    let gone = Event::Retired { instance: InstanceId(0) };
+    assert_eq!(core.on(gone, at(3)), [start(3, &other)]);
+    assert_eq!(arrive(&mut core, 4, &hello, at(3)), [serve(4, 1)]);
+    assert_eq!(started(&mut core, 3, at(3)), [serve(3, 3)]);
+    let third = named("third", 1);
+    assert_eq!(arrive(&mut core, 5, &third, at(3)), []);
+    assert_eq!(arrive(&mut core, 6, &stranger, at(3)), [serve(6, 2)]);
+    assert_eq!(done(&mut core, 2, at(20)), [], "another account's would not help");
+    assert_eq!(core.on(Event::Tick, at(33)), [refuse(5, Refusal::AccountShare)]);
 }
 
-/// What a driver would know.
-struct World {
-    core: Core,
-    /// Gets the same events and must give the same commands.
-    twin: Core,
-    now: Timestamp,
-    generations: [u64; 4],
-    next_waiter: u64,
-    waiting: BTreeMap<WaiterId, usize>,
-    instances: BTreeMap<InstanceId, (usize, Seen)>,
+#[test]
+fn a_function_yields_to_another_of_its_account_that_has_all_of_its_share() {
+    let account_share = Share { instances: 1, ..ALL };
+    let mut core = Core::new(Config { account_share, ..config() });
+    let (greedy, other) = (named("greedy", 1), named("other", 1));
+    arrive(&mut core, 0, &greedy, at(0));
+    started(&mut core, 0, at(0));
+    arrive(&mut core, 1, &other, at(0));
+    arrive(&mut core, 2, &greedy, at(0));
+    assert_eq!(done(&mut core, 0, at(2)), [retire(0)]);
+    let gone = Event::Retired { instance: InstanceId(0) };
+    assert_eq!(core.on(gone, at(2)), [start(1, &other)]);
 }
 
-impl World {
-    fn new(config: &Config) -> Self {
-        Self {
-            core: Core::new(config.clone()),
-            twin: Core::new(config.clone()),
-            now: at(0),
-            generations: [1; 4],
-            next_waiter: 0,
-            waiting: BTreeMap::new(),
-            instances: BTreeMap::new(),
-        }
-    }
-
-    /// Four functions of two accounts.
-    fn function(&self, index: usize) -> Arc<Function> {
-        let account = ["000000000000", "111111111111"][index % 2];
-        Arc::new(function(key(account, &format!("f{index}")), self.generations[index]))
-    }
-
-    fn pick(&self, which: usize, wanted: impl Fn(Seen) -> bool) -> Option<InstanceId> {
-        let fitting = self.instances.iter().filter(|(_, (_, seen))| wanted(*seen));
-        let fitting: Vec<_> = fitting.map(|(id, _)| *id).collect();
-        (!fitting.is_empty()).then(|| fitting[which % fitting.len()])
-    }
-
-    fn see(&mut self, instance: InstanceId, seen: Seen) {
-        self.instances.get_mut(&instance).expect("known").1 = seen;
-    }
-
-    fn take(&mut self, step: &Step) {
-        let busy = |seen| matches!(seen, Seen::Busy(_));
-        let event = match *step {
-            Step::Arrive(which) => {
-                let waiter = WaiterId(self.next_waiter);
-                self.next_waiter += 1;
-                self.waiting.insert(waiter, which % 4);
-                Event::Arrive { waiter, function: self.function(which % 4) }
-            }
-            Step::Leave(which) => {
-                let Some(&waiter) = self.waiting.keys().nth(which % self.waiting.len().max(1))
-                else {
-                    return;
-                };
-                self.waiting.remove(&waiter);
-                Event::Leave { waiter }
-            }
-            Step::Started(which, mb) => {
-                let Some(instance) = self.pick(which, |seen| seen == Seen::Starting) else {
-                    return;
-                };
-                self.see(instance, Seen::Idle);
-                Event::Started { instance, memory: MB(mb) }
-            }
-            Step::StartFailed(which) => {
-                let Some(instance) = self.pick(which, |seen| seen == Seen::Starting) else {
-                    return;
-                };
-                self.instances.remove(&instance);
-                Event::StartFailed { instance }
-            }
-            Step::Done(which, mb, reusable) => {
-                let Some(instance) = self.pick(which, busy) else { return };
-                self.see(instance, Seen::Idle);
-                Event::Done { instance, memory: MB(mb), reusable }
-            }
-            Step::Dead(which) => {
-                let Some(instance) = self.pick(which, busy) else { return };
-                let (function, Seen::Busy(waiter)) = self.instances[&instance] else { return };
-                self.waiting.insert(waiter, function);
-                self.see(instance, Seen::Idle);
-                Event::Dead { instance }
-            }
-            Step::Measured(which, mb, reusable) => {
-                let Some(instance) = self.pick(which, |seen| seen == Seen::Idle) else { return };
-                Event::Measured { instance, memory: MB(mb), reusable }
-            }
-            Step::Retired(which) => {
-                let Some(instance) = self.pick(which, |seen| seen == Seen::Retiring) else {
-                    return;
-                };
-                self.instances.remove(&instance);
-                Event::Retired { instance }
-            }
-            Step::Changed(which) => {
-                self.generations[which % 4] += 1;
-                Event::Changed { function: self.function(which % 4) }
-            }
-            Step::Deleted(which) => {
-                Event::Deleted { function: self.function(which % 4).key.clone() }
-            }
-            Step::Tick(millis) => {
-                self.now = self.now.plus(Duration::from_millis(millis.into()));
-                Event::Tick
-            }
-            Step::Stranger(id) => {
-                let instance = InstanceId(id | 1 << 63);
-                Event::Done { instance, memory: MB(1), reusable: true }
-            }
-        };
-        self.on(event);
-    }
-
-    fn on(&mut self, event: Event) {
-        let commands = self.core.on(event.clone(), self.now);
-        assert_eq!(commands, self.twin.on(event, self.now), "the same events, other commands");
-        for command in commands {
-            self.obey(command);
-        }
-        self.check();
-    }
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Serve { waiter, instance } => {
-                let function = self.waiting.remove(&waiter).expect("served once, and still there");
-                let (of, seen) = self.instances[&instance];
-                assert_eq!((of, seen), (function, Seen::Idle), "one invocation at a time");
-                self.see(instance, Seen::Busy(waiter));
-            }
-            Command::Start { instance, function } => {
-                let index = function.key.name.as_str()[1..].parse().expect("a number");
-                let before = self.instances.insert(instance, (index, Seen::Starting));
-                assert!(before.is_none(), "an id is used once");
-            }
-            Command::Retire { instance } => {
-                assert_eq!(self.instances[&instance].1, Seen::Idle, "only idle ones end");
-                self.see(instance, Seen::Retiring);
-            }
-            Command::Refuse { waiter, .. } => {
-                self.waiting.remove(&waiter).expect("refused once, and still there");
-            }
-        }
-    }
-
-    fn count(&self, wanted: impl Fn(Seen) -> bool) -> usize {
-        self.instances.values().filter(|(_, seen)| wanted(*seen)).count()
-    }
-
-    fn check(&self) {
-        let (core, config) = (&self.core, &self.core.config);
-        let counts = Counts {
-            starting: self.count(|seen| seen == Seen::Starting),
-            idle: self.count(|seen| seen == Seen::Idle),
-            busy: self.count(|seen| matches!(seen, Seen::Busy(_))),
-            retiring: self.count(|seen| seen == Seen::Retiring),
-            waiting: self.waiting.len(),
-        };
-        assert_eq!(core.counts(), counts);
-        assert!(counts.starting <= config.max_starting);
-        assert!(self.instances.len() <= config.max_instances);
-        assert!(counts.waiting <= config.max_waiting + config.max_instances, "dead ones come back");
-        let used = core.instances.values().map(|slot| slot.memory.as_bytes()).sum();
-        assert_eq!(core.used, ByteSize::bytes(used));
-        for account in 0..2 {
-            let busy = self.instances.values().filter(|(function, seen)| {
-                matches!(seen, Seen::Busy(_)) && function % 2 == account
-            });
-            let waiting = self.waiting.values().filter(|function| *function % 2 == account);
-            let expected = u32::try_from(busy.count() + waiting.count()).expect("few");
-            let account = &self.function(account).key.account;
-            let held = core.permits.get(account).copied().unwrap_or(0);
-            assert_eq!(held, expected, "a permit for each invocation, and no other");
-            assert!(held <= config.account_concurrency);
-        }
-        self.check_nobody_waits_in_vain(counts);
-    }
-
-    /// A caller for whom nothing is coming: then there is no room, and none that could be made.
-    fn check_nobody_waits_in_vain(&self, counts: Counts) {
-        let core = &self.core;
-        let is_hungry = |entry: &&Entry| entry.waiting.len() > entry.starting;
-        let hungry: BTreeSet<_> =
-            core.functions.values().filter(is_hungry).map(|e| &e.function.key).collect();
-        let in_line = core.hungry.iter().filter_map(|id| core.functions.get(id));
-        let in_line: BTreeSet<_> = in_line.filter(is_hungry).map(|e| &e.function.key).collect();
-        assert_eq!(hungry, in_line, "whoever is in want is in the line");
-        for entry in core.functions.values() {
-            assert!(entry.waiting.is_empty() || entry.idle.is_empty(), "idle beside a waiter");
-        }
-        if let Some(first) = core.hungry.front().and_then(|id| core.functions.get(id)) {
-            let reserve = first.typical.unwrap_or(core.config.start_reserve).min(MB(128));
-            let is_full = self.instances.len() >= core.config.max_instances
-                || core.used.saturating_add(reserve) > core.config.memory;
-            assert!(
-                counts.starting >= core.config.max_starting
-                    || (is_full && !self.instances.is_empty()),
-                "room, and nobody started"
-            );
-            assert!(
-                counts.starting >= core.config.max_starting
-                    || counts.idle == 0
-                    || counts.retiring > 0,
-                "an idle Instance holds the room of a waiter"
-            );
-        }
-    }
-
-    /// Lets everything that is under way come to its end.
-    fn settle(&mut self) {
-        for _ in 0..200 {
-            self.take(&Step::Retired(0));
-            self.take(&Step::Started(0, 50));
-            self.take(&Step::Done(0, 50, true));
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    #[test]
-    fn the_rules_hold_in_any_order_of_events(
-        steps in prop::collection::vec(step(), 1..250),
-        memory in 40..600_u32,
-        max_instances in 1..8_usize,
-        account_concurrency in 0..9_u32,
-    ) {
-        let config = Config { memory: MB(memory), max_instances, account_concurrency, ..config() };
-        let mut world = World::new(&config);
-        for step in &steps {
-            world.take(step);
-        }
-        world.settle();
-        prop_assert!(world.waiting.is_empty(), "{:?} wait for ever", world.waiting);
-        world.on(Event::Stop);
-        world.settle();
-        prop_assert!(world.instances.is_empty());
-        prop_assert!(world.core.functions.is_empty() && world.core.names.is_empty());
-        prop_assert!(world.core.permits.is_empty() && world.core.waiters.is_empty());
-    }
+#[test]
+fn waiting_for_busy_instances_ends_when_it_has_cost_as_much_as_a_start() {
+    let mut core = Core::new(config());
+    let hello = named("hello", 1);
+    let ms = |millis: u64| at(0).plus(Duration::from_millis(millis));
+    assert_eq!(arrive(&mut core, 0, &hello, ms(0)), [start(0, &hello)]);
+    assert_eq!(started(&mut core, 0, ms(100)), [serve(0, 0)]);
+    done(&mut core, 0, ms(101));
+    // Two callers at a time, one of which waits for a millisecond.
+    let starts_one = |round: &u64| {
+        let (now, first, second) = (200 + 2 * round, 2 * round + 1, 2 * round + 2);
+        assert_eq!(arrive(&mut core, first, &hello, ms(now)), [serve(first, 0)]);
+        let begun = arrive(&mut core, second, &hello, ms(now)) == [start(1, &hello)];
+        assert_eq!(done(&mut core, 0, ms(now + 1)), [serve(second, 0)]);
+        assert_eq!(done(&mut core, 0, ms(now + 2)), []);
+        begun
+    };
+    assert_eq!((0..200).find(starts_one), Some(100), "a start takes 100 ms");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lacewing_model::{ByteSize, Function, FunctionKey};
+use lacewing_model::{AccountId, ByteSize, Function, FunctionKey, VersionKey};
 
 /// Names one Instance; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,20 +23,41 @@ pub struct Config {
     pub start_reserve: ByteSize,
     /// Most Instances at a time.
     pub max_instances: usize,
-    /// Most Instances that may be starting at a time.
+    /// What one version of a function may have of these two.
+    pub function_share: Share,
+    /// What all functions of one account together may have of them.
+    pub account_share: Share,
+    /// Most Instances that may be starting at a time, while nothing else wants the processors.
     pub max_starting: usize,
+    /// Instances that may be started in a second, on average.
+    pub start_rate: u32,
+    /// How many of them may come at once.
+    pub start_burst: u32,
     /// Most callers that may wait.
     pub max_waiting: usize,
-    /// Concurrent invocations of one account, waiting ones included.
+    /// Concurrent invocations of one account, waiting ones included, unless `Limited` says more.
     pub account_concurrency: u32,
-    /// How long an idle Instance is kept.
+    /// Functions that are remembered while they have neither Instances nor callers.
+    pub max_known: usize,
+    /// How long an idle Instance is kept of a function of which nothing is known yet.
     pub keep_alive: Duration,
+    /// How long an Instance is idle before it is frozen; never, if absent.
+    pub freeze_after: Option<Duration>,
     /// How long an Instance is used.
     pub max_age: Duration,
     /// How long a caller waits before it is refused.
     pub patience: Duration,
     /// A function without room whose caller has waited so long gets the room of another function.
     pub fair_wait: Duration,
+}
+
+/// A bound on Instances, and on their memory as measured. One Instance may always run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Most Instances at a time, at least 1.
+    pub instances: usize,
+    /// Memory up to which another one is started.
+    pub memory: ByteSize,
 }
 
 /// What happened.
@@ -101,8 +122,41 @@ pub enum Event {
     },
     /// A function was deleted.
     Deleted {
+        /// Which version.
+        function: VersionKey,
+    },
+    /// An Instance that was to be frozen cannot be now, for example because what it wrote is not
+    /// read yet.
+    NotFrozen {
+        /// The Instance.
+        instance: InstanceId,
+    },
+    /// So many concurrent invocations belong to all versions of this function together, and it gets
+    /// no more. Zero turns it off.
+    Reserved {
         /// Which one.
         function: FunctionKey,
+        /// How many; none if it shares what no function has reserved.
+        concurrency: Option<u32>,
+    },
+    /// So many Instances of this version are kept ready, whether or not anybody calls it.
+    Provisioned {
+        /// Which one.
+        function: Arc<Function>,
+        /// How many.
+        instances: u32,
+    },
+    /// So many concurrent invocations an account may have.
+    Limited {
+        /// Which one.
+        account: AccountId,
+        /// How many.
+        concurrency: u32,
+    },
+    /// How much of the time work waits for a processor.
+    Pressure {
+        /// In percent.
+        cpu: u8,
     },
     /// Time has passed.
     Tick,
@@ -132,24 +186,42 @@ pub enum Command {
         /// The Instance.
         instance: InstanceId,
     },
+    /// Stop an idle Instance's processes, or say `NotFrozen`.
+    Freeze {
+        /// The Instance.
+        instance: InstanceId,
+    },
+    /// Let a frozen Instance's processes run again: it is about to serve or to end.
+    Thaw {
+        /// The Instance.
+        instance: InstanceId,
+    },
     /// Send the caller away.
     Refuse {
         /// The caller.
         waiter: WaiterId,
         /// Why.
         reason: Refusal,
+        /// When it may be worth while to try again.
+        retry_after: Duration,
     },
 }
 
 /// Why a caller is sent away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The account's concurrency is spent.
+    /// What the account may have of concurrency, or what of it no function has reserved, is spent.
     AccountConcurrency,
+    /// The function's reserved concurrency is spent.
+    ReservedConcurrency,
     /// Too many callers wait.
     TooManyWaiting,
     /// It waited longer than callers may.
     WaitedTooLong,
+    /// The same, because its function has all the Instances or memory that one function may have.
+    FunctionShare,
+    /// The same, because its account has all that one account may have.
+    AccountShare,
     /// Its Instance could not be made.
     StartFailed,
     /// The function was deleted.

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use lacewing_model::Invocation;
 use lacewing_runtime::Completion;
+use lacewing_runtime::stream::Outlet;
 
 use super::{Serve, Shared, Source};
 use crate::pool::core::{Event, InstanceId};
@@ -52,11 +53,15 @@ impl<S: Source> Lease<S> {
         Self { shared, id, instance: Some(instance), is_whole: true }
     }
 
-    /// Serves the invocation.
-    pub(crate) async fn invoke(&mut self, call: &Invocation) -> Completion {
+    /// Serves the invocation; a response that is streamed goes to the outlet, if there is one.
+    pub(crate) async fn invoke(
+        &mut self,
+        call: &Invocation,
+        outlet: Option<&Outlet>,
+    ) -> Completion {
         let instance = self.instance.as_mut().expect("only `drop` takes it out");
         self.is_whole = false;
-        let completion = instance.invoke(call).await;
+        let completion = instance.invoke(call, outlet).await;
         self.is_whole = true;
         completion
     }

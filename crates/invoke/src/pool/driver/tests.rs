@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use crate::pool::core::Share;
 use lacewing_model::usage::Ending;
 use lacewing_model::{Kind, Outcome, SystemClock};
+use lacewing_runtime::Traffic;
 
 use super::*;
 use crate::testing::{call, function, key};
@@ -42,6 +44,15 @@ impl Default for Fakes {
     }
 }
 
+/// Streams one piece, and for each permit one more; a permit after the third ends it.
+async fn stream(outlet: &Outlet, finish: &Semaphore) {
+    outlet.begin("text/plain");
+    for text in ["one", "two", "three"] {
+        outlet.send(Bytes::from_static(text.as_bytes())).await;
+        finish.acquire().await.expect("open").forget();
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct FakeSource(pub(crate) Arc<Fakes>);
 
@@ -68,11 +79,20 @@ impl Source for FakeSource {
 }
 
 impl Serve for FakeInstance {
-    async fn invoke(&mut self, call: &Invocation) -> Completion {
+    fn freezer(&self) -> Option<Freezer> {
+        None
+    }
+
+    fn has_unread_output(&self) -> bool {
+        false
+    }
+
+    async fn invoke(&mut self, call: &Invocation, outlet: Option<&Outlet>) -> Completion {
         let mut ending = Ending::Returned;
         self.fakes.inside.fetch_add(1, Ordering::SeqCst);
         match &call.payload[..] {
             b"\"wait\"" => self.fakes.finish.acquire().await.expect("open").forget(),
+            b"\"stream\"" => stream(outlet.expect("an outlet"), &self.fakes.finish).await,
             b"\"nap\"" => tokio::time::sleep(Duration::from_millis(1)).await,
             b"\"die\"" => self.is_dead = true,
             b"\"fault\"" => ending = Ending::PlatformFault,
@@ -85,12 +105,14 @@ impl Serve for FakeInstance {
         let answer = format!("[{},{}]", self.number, self.served);
         Completion {
             outcome: Outcome::Returned(Bytes::from(answer)),
+            streamed: outlet.map_or(0, Outlet::size),
             ending,
             log_tail: None,
             duration: Duration::from_micros(900),
             billed: Duration::from_millis(1),
             init: (self.served == 1).then_some(Duration::from_millis(5)),
             max_memory: ByteSize::mebibytes(20),
+            traffic: Traffic { received: 6, sent: 7 },
         }
     }
 
@@ -120,7 +142,13 @@ fn config() -> Config {
         memory: ByteSize::mebibytes(4_000),
         start_reserve: ByteSize::mebibytes(64),
         max_instances: 8,
+        function_share: Share { instances: 8, memory: ByteSize::mebibytes(1 << 20) },
+        account_share: Share { instances: 8, memory: ByteSize::mebibytes(1 << 20) },
         max_starting: 4,
+        start_rate: 1_000,
+        start_burst: 1_000,
+        max_known: 100,
+        freeze_after: None,
         max_waiting: 1_000,
         account_concurrency: 100,
         keep_alive: Duration::from_secs(60),
@@ -147,7 +175,7 @@ async fn invoke(
 ) -> Result<String> {
     let mut lease = pool.acquire(function).await?;
     let call = call(function.key.clone(), payload);
-    let work = async move { lease.invoke(&call).await };
+    let work = async move { lease.invoke(&call, None).await };
     match pool.run_on(work).await.outcome {
         Outcome::Returned(answer) => Ok(String::from_utf8(answer.to_vec()).expect("text")),
         Outcome::Failed(error) => panic!("{error:?}"),
@@ -188,7 +216,7 @@ async fn an_instance_given_up_in_the_middle_is_ended() {
     let (pool, fakes, hello) = pool();
     let mut lease = pool.acquire(&hello).await.expect("served");
     let call = call(hello.key.clone(), "\"wait\"");
-    let given_up = tokio::time::timeout(Duration::from_millis(10), lease.invoke(&call));
+    let given_up = tokio::time::timeout(Duration::from_millis(10), lease.invoke(&call, None));
     assert!(given_up.await.is_err());
     drop(lease);
     until(|| pool.counts() == Counts::default()).await;
@@ -281,7 +309,7 @@ async fn a_drain_waits_for_what_is_in_flight_and_counts_what_is_not_over() {
     assert_eq!(pool.drain(Duration::from_millis(30)).await, 1);
     let error = invoke(&pool, &hello, "1").await.expect_err("stopping");
     assert_eq!(error.kind(), Kind::Unavailable);
-    lease.invoke(&call(hello.key.clone(), "1")).await;
+    lease.invoke(&call(hello.key.clone(), "1"), None).await;
     drop(lease);
     assert_eq!(pool.drain(Duration::from_secs(5)).await, 0);
     assert_eq!(fakes.retired.load(Ordering::SeqCst), 1);

@@ -4,10 +4,15 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+use lacewing_sandbox::{Keep, surrender};
 
 /// Runs an experiment by name.
 pub(crate) fn run(name: &str, arguments: &[String]) -> String {
@@ -24,13 +29,24 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> String {
         }
         "descriptors" => descriptors(),
         "talk" => result(talk(first)),
+        "talk-shortly" => result(TcpStream::connect(first).map(|_| "connected".to_owned())),
+        "dial" => arguments.iter().map(|it| dial(it)).collect::<Vec<_>>().join("|"),
+        "datagram" => arguments.iter().map(|it| datagram(it)).collect::<Vec<_>>().join("|"),
+        "flood" => flood(arguments),
+        "echo" => result(echo(first)),
+        "read-text" => fs::read_to_string(first).unwrap_or_default(),
+        "pour" => result(pour(first)),
         "eat-memory" => eat_memory(first.parse().unwrap_or(0)),
         "fork-bomb" => fork_bomb(),
         "fill" => result(fill(first)),
+        "fill-and-read" => result(fill_and_read(first)),
         "create" => result(create_many(first)),
         "write" => result(fs::write(first, b"x").map(|()| "written".to_owned())),
         "read" => result(fs::read(first).map(|bytes| format!("read {}", bytes.len()))),
         "list" => list(first),
+        "remove" => result(remove(first)),
+        "link" => result(link(arguments)),
+        "surrender" => surrendered(arguments),
         "syscall" => syscall(arguments),
         "status" => status(first),
         "daemon" => result(daemon()),
@@ -74,6 +90,73 @@ fn talk(address: &str) -> io::Result<String> {
     Ok(answer)
 }
 
+/// Connects, says something and tells the answer; waits for nothing longer than three seconds.
+fn dial(address: &str) -> String {
+    result(address.parse().map_err(io::Error::other).and_then(|address| {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"ping")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }))
+}
+
+/// The same with one datagram, which may get lost without a word.
+fn datagram(address: &str) -> String {
+    result(address.parse().map_err(io::Error::other).and_then(|address: SocketAddr| {
+        let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any)?;
+        socket.set_read_timeout(Some(PATIENCE / 3))?;
+        socket.connect(address)?;
+        socket.send(b"ping")?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer)?;
+        Ok(String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned())
+    }))
+}
+
+/// Opens so many connections and keeps them; tells how many there were, then tries another address.
+fn flood(arguments: &[String]) -> String {
+    let (Some(Ok(address)), Some(Ok(count)), other) = (
+        arguments.first().map(|it| it.parse()),
+        arguments.get(1).map(|it| it.parse::<usize>()),
+        arguments.get(2),
+    ) else {
+        return "an address and a number are needed".to_owned();
+    };
+    let mut kept = Vec::new();
+    while kept.len() < count {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => kept.push(stream),
+            Err(error) => return format!("{} then {}", kept.len(), result(Err(error))),
+        }
+    }
+    format!("{} and {}", kept.len(), other.map(|it| dial(it)).unwrap_or_default())
+}
+
+/// Sends until the other end says it is enough; tells how many bytes there were.
+fn pour(address: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    let block = vec![7_u8; 1 << 18];
+    let mut sent = 0;
+    loop {
+        match stream.write(&block) {
+            Ok(bytes) => sent += bytes,
+            Err(_) => return Ok(sent.to_string()),
+        }
+    }
+}
+
+/// Listens on all addresses until it is killed.
+fn echo(port: &str) -> io::Result<String> {
+    let port: u16 = port.parse().map_err(io::Error::other)?;
+    for stream in TcpListener::bind(("0.0.0.0", port))?.incoming() {
+        stream?.write_all(b"here")?;
+    }
+    Ok(String::new())
+}
+
 fn eat_memory(mebibytes: usize) -> String {
     let mut kept = Vec::new();
     for _ in 0..mebibytes {
@@ -112,6 +195,28 @@ fn fill(path: &str) -> io::Result<String> {
     }
 }
 
+/// Fills with blocks that differ from each other, then reads all of them again.
+fn fill_and_read(path: &str) -> io::Result<String> {
+    let mut file = fs::File::create_new(path)?;
+    let block = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().repeat(512);
+    let mut blocks = 0;
+    let errno = loop {
+        match file.write_all(&block(blocks)) {
+            Ok(()) => blocks += 1,
+            Err(error) => break error.raw_os_error().unwrap_or(0),
+        }
+    };
+    file.sync_all()?;
+    let (mut file, mut read) = (fs::File::open(path)?, vec![0; 4096]);
+    for number in 0..blocks {
+        file.read_exact(&mut read)?;
+        if read != block(number) {
+            return Ok(format!("block {number} differs"));
+        }
+    }
+    Ok(format!("{} then errno {errno}", blocks * 4096))
+}
+
 fn create_many(dir: &str) -> io::Result<String> {
     for number in 0..100_000 {
         if let Err(error) = fs::File::create(Path::new(dir).join(number.to_string())) {
@@ -128,6 +233,34 @@ fn list(dir: &str) -> String {
     };
     names.sort();
     names.join("|")
+}
+
+fn remove(path: &str) -> io::Result<String> {
+    let is_dir = fs::symlink_metadata(path)?.is_dir();
+    let removed = if is_dir { fs::remove_dir(path) } else { fs::remove_file(path) };
+    removed.map(|()| "removed".to_owned())
+}
+
+fn link(paths: &[String]) -> io::Result<String> {
+    let [from, to] = paths else { return Err(io::ErrorKind::InvalidInput.into()) };
+    fs::hard_link(from, to).map(|()| "linked".to_owned())
+}
+
+/// Keeps a directory and a port, then runs another experiment.
+fn surrendered(arguments: &[String]) -> String {
+    let [dir, port, experiment, rest @ ..] = arguments else { return "too little".to_owned() };
+    let keep = Keep {
+        writable: vec![dir.into()],
+        ports: port.parse().into_iter().collect(),
+        ..Keep::default()
+    };
+    if experiment == "with-a-thread" {
+        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)));
+    }
+    match surrender(&keep) {
+        Ok(_) => run(experiment, rest),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Makes each system call given as `number,argument,argument...`; tells each errno (0: it worked).

@@ -21,7 +21,7 @@ fn host(cgroup: &str, mounts: &[&str], files: &[(&str, &str)]) -> TempDir {
 fn read(host: &TempDir, parent: Option<&str>) -> (Kind, Vec<(Vec<Controller>, String)>) {
     let layout = Layout::read(host.path(), parent.map(Path::new));
     let places = layout.places.iter().map(|place| {
-        let dir = place.dir.strip_prefix(host.path()).unwrap().to_str().unwrap();
+        let dir = place.dirs[0].strip_prefix(host.path()).unwrap().to_str().unwrap();
         (place.controllers.clone(), dir.to_owned())
     });
     (layout.kind, places.collect())
@@ -58,11 +58,8 @@ fn v1_has_a_place_in_each_hierarchy_below_the_own_group() {
 }
 
 #[test]
-fn v2_has_one_place_with_the_controllers_that_are_on() {
-    let files = [(
-        "sys/fs/cgroup/system.slice/lw.service/cgroup.controllers",
-        "cpuset cpu io memory pids\n",
-    )];
+fn v2_has_one_place_with_the_controllers_of_the_top() {
+    let files = [("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n")];
     let host = host("0::/system.slice/lw.service\n", &[V2_MOUNT], &files);
     let controllers = vec![Controller::Memory, Controller::Pids, Controller::Cpu];
     let dir = "sys/fs/cgroup/system.slice/lw.service".to_owned();
@@ -73,6 +70,21 @@ fn v2_has_one_place_with_the_controllers_that_are_on() {
 fn a_server_that_stepped_aside_finds_the_same_place_again() {
     let host = host("0::/lw.service/lacewing-owner001-server\n", &[V2_MOUNT], &[]);
     assert_eq!(read(&host, None).1, [(Vec::new(), "sys/fs/cgroup/lw.service".to_owned())]);
+}
+
+#[test]
+fn on_v2_every_group_above_the_own_one_may_do() {
+    let host = host("0::/user.slice/session-1.scope\n", &[V2_MOUNT], &[]);
+    let places = Layout::read(host.path(), None).places;
+    let top = host.path().join("sys/fs/cgroup");
+    let user = top.join("user.slice");
+    assert_eq!(places[0].dirs, [user.join("session-1.scope"), user, top]);
+}
+
+#[test]
+fn a_group_outside_of_what_the_mount_shows_is_not_looked_for() {
+    let host = host("0::/../../elsewhere\n", &[V2_MOUNT], &[]);
+    assert_eq!(read(&host, None).1, [(Vec::new(), "sys/fs/cgroup".to_owned())]);
 }
 
 #[test]
