@@ -74,6 +74,14 @@ pub(crate) fn bench() -> Result<()> {
     step("bench: the way out", &mut parts)
 }
 
+/// Plays a synthetic day through the pool under several policies.
+pub(crate) fn simulate(arguments: &[String]) -> Result<()> {
+    step("build", &mut cargo(&["build", "-p", "lacewing-simulate", "--release", "--locked"])?)?;
+    let mut simulate = command(target()?.join("release/lacewing-simulate"))?;
+    simulate.args(arguments);
+    step("simulate", &mut simulate)
+}
+
 fn nextest(arguments: &[&str]) -> Result<Command> {
     let own = target()?.join("tools/bin/cargo-nextest");
     let mut nextest = match own.exists() {

@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask ci | soak | bench | tidy | codegen`.
+//! Development tasks: `cargo xtask ci | soak | bench | simulate | tidy | codegen`.
 //!
 //! Each task is one file. Nothing here is part of the product.
 
@@ -26,6 +26,12 @@ enum Task {
     Soak,
     /// Measure the promises of SPECIFICATION.md.
     Bench,
+    /// Play a synthetic day through the pool under several policies.
+    Simulate {
+        /// Arguments of the simulator; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The house rules that no compiler checks.
     Tidy,
     /// Generate Rust tables from the public API model.
@@ -37,6 +43,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Soak => ci::soak(),
         Task::Bench => ci::bench(),
+        Task::Simulate { arguments } => ci::simulate(&arguments),
         Task::Tidy => tidy::run(),
         Task::Codegen(args) => codegen::run(&args),
     };

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lacewing-node", &["model", "store", "sandbox", "runtime", "services", "invoke", "gateway"]),
     ("lacewing", &["model", "archive", "sandbox", "gateway", "node"]),
     ("lacewing-bench", &["model", "gateway", "invoke", "sandbox"]),
+    ("lacewing-simulate", &["model", "invoke"]),
     ("xtask", &[]),
 ];
 
