@@ -4,7 +4,7 @@
 export LACEWING_CACHE ?= $(HOME)/.cache/lacewing
 export CARGO_TARGET_DIR ?= $(LACEWING_CACHE)/target
 
-.PHONY: help build test soak bench fmt
+.PHONY: help build test soak bench fuzz fmt
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,6 +23,10 @@ soak: ## The long forms of the crash and soak tests.
 bench: ## Measure the promises of SPECIFICATION.md.
 	@scripts/prepare-tests
 	@cargo xtask bench
+
+SECONDS_EACH ?= 120
+fuzz: ## Run each fuzzer for SECONDS_EACH seconds (120).
+	@cargo xtask fuzz --seconds $(SECONDS_EACH)
 
 fmt: ## Format the code.
 	cargo fmt --all

@@ -1,9 +1,10 @@
-//! Development tasks: `cargo xtask ci | soak | bench | simulate | tidy | codegen`.
+//! Development tasks: `cargo xtask ci | soak | bench | simulate | fuzz | tidy | codegen`.
 //!
 //! Each task is one file. Nothing here is part of the product.
 
 mod ci;
 mod codegen;
+mod fuzz;
 mod process;
 mod tidy;
 
@@ -26,6 +27,8 @@ enum Task {
     Soak,
     /// Measure the promises of SPECIFICATION.md.
     Bench,
+    /// Run the fuzzers for a bounded time.
+    Fuzz(fuzz::Args),
     /// Play a synthetic day through the pool under several policies.
     Simulate {
         /// Arguments of the simulator; `--help` lists them.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Soak => ci::soak(),
         Task::Bench => ci::bench(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Simulate { arguments } => ci::simulate(&arguments),
         Task::Tidy => tidy::run(),
         Task::Codegen(args) => codegen::run(&args),
