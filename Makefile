@@ -4,7 +4,7 @@
 export LACEWING_CACHE ?= $(HOME)/.cache/lacewing
 export CARGO_TARGET_DIR ?= $(LACEWING_CACHE)/target
 
-.PHONY: help build test soak bench fuzz fmt
+.PHONY: help build test test-vm soak bench fuzz fmt
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,6 +15,11 @@ build: ## Compile the release binary.
 test: ## Install what the tests need, then format, lint, tidy, unit, integration and end-to-end tests.
 	@scripts/prepare-tests
 	@cargo xtask ci
+
+test-vm: ## Run the sandbox's suites on Debian's kernel with cgroup v2 only, in qemu; slow.
+	@scripts/prepare-tests
+	@scripts/prepare-vm
+	@cargo xtask vm
 
 soak: ## The long forms of the crash and soak tests.
 	@scripts/prepare-tests

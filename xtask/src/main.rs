@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask ci | soak | bench | simulate | fuzz | tidy | codegen`.
+//! Development tasks: `cargo xtask ci | soak | vm | bench | simulate | fuzz | tidy | codegen`.
 //!
 //! Each task is one file. Nothing here is part of the product.
 
@@ -7,6 +7,7 @@ mod codegen;
 mod fuzz;
 mod process;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ enum Task {
     Ci,
     /// The long forms of the crash and soak tests.
     Soak,
+    /// The suites of the sandbox on a host with cgroup v2 only, in a virtual machine.
+    Vm(vm::Args),
     /// Measure the promises of SPECIFICATION.md.
     Bench,
     /// Run the fuzzers for a bounded time.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Ci => ci::run(),
         Task::Soak => ci::soak(),
+        Task::Vm(args) => vm::run(&args),
         Task::Bench => ci::bench(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Simulate { arguments } => ci::simulate(&arguments),
