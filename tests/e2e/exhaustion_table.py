@@ -51,7 +51,7 @@ EXHAUSTIONS = [
                "    return count(lambda _: child(lambda: time.sleep(60)))", 500, 1024, {"MemorySize": 2048, "Timeout": 20}),
     Exhaustion("processes that make processes", "processes of the user", "Sandbox.Timedout",
                "    while True:\n        try: os.fork()\n        except OSError: pass", options={"MemorySize": 2048}, ratio=4.0),
-    Exhaustion("zombies", "processes of the user", "EAGAIN", "    return count(lambda _: child(lambda: None))", 500, 1024, {"Timeout": 20}),
+    Exhaustion("zombies", "processes of the user", "EAGAIN", "    return count(lambda _: child(lambda: None))", 500, 1024, {"MemorySize": 2048, "Timeout": 20}),
     Exhaustion("threads", "processes of the user", "EAGAIN",
                "    threading.stack_size(1 << 16)\n"
                "    return count(lambda _: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())", 500, 1024),
