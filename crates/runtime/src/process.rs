@@ -34,8 +34,8 @@ const FRAMES_FD: i32 = 3;
 const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
 /// What is printed during an invocation is handed over after this time, if that is not over before.
 const LOG_DELAY: Duration = Duration::from_secs(1);
-/// Time for the end of a process to be heard of when its connection has ended.
-const LAST_WORD: Duration = Duration::from_millis(200);
+/// Time for the end of a process to be heard of when its connection has ended: a busy machine needs it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Time for a killed sandbox to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 
