@@ -112,7 +112,7 @@ async fn records_become_durable_without_being_asked() {
     let first = journal.append(&record(1)).expect("appends");
     journal.rotate().expect("rotates");
     let second = journal.append(&record(2)).expect("appends");
-    assert!(journal.synced(second, Duration::from_secs(5)).await);
+    assert!(journal.synced(second, Duration::from_secs(60)).await);
     assert!(journal.synced(first, Duration::ZERO).await);
     let never = Position(second.0 + 1);
     assert!(!journal.synced(never, Duration::from_millis(250)).await);

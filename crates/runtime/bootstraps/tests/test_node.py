@@ -130,17 +130,17 @@ let fired = 0;
 exports.handler = (event, context, callback) => {
   context.callbackWaitsForEmptyEventLoop = event.wait;
   const before = fired;
-  setTimeout(() => { fired += 1; }, 300);
+  setTimeout(() => { fired += 1; }, 2000);
   callback(null, before);
 };
 """
     bootstrap = start_node(source).ready()
     begin = time.monotonic()
     assert bootstrap.invoke({"wait": False}).json == 0
-    assert time.monotonic() - begin < 0.25
+    assert time.monotonic() - begin < 1.5
     begin = time.monotonic()
     assert bootstrap.invoke({"wait": True}).json == 0
-    assert time.monotonic() - begin >= 0.28
+    assert time.monotonic() - begin >= 1.9
     assert bootstrap.invoke({"wait": False}).json == 2
 
 
@@ -153,9 +153,9 @@ exports.handler = async () => ticks;
     bootstrap = start_node(source).ready()
     first = bootstrap.invoke({}).json
     spent = cpu_seconds(bootstrap.process.pid)
-    time.sleep(0.4)
-    assert cpu_seconds(bootstrap.process.pid) - spent <= 0.02
-    assert bootstrap.invoke({}).json <= first + 2
+    time.sleep(1)
+    assert cpu_seconds(bootstrap.process.pid) - spent <= 0.1
+    assert bootstrap.invoke({}).json <= first + 20
 
 
 def test_a_connection_that_was_closed_in_a_pause_is_not_used_again(start_node):
@@ -462,7 +462,7 @@ def test_a_handler_that_breaks_the_socket_harms_only_its_own_process(start_node,
     source = "const fs = require('fs');\nexports.handler = async () => { %s; };" % harm
     bootstrap = start_node(source).ready()
     bootstrap.send(invocation({}))
-    bootstrap.socket.settimeout(1)
+    bootstrap.socket.settimeout(5)
     received = b""
     try:
         while piece := bootstrap.socket.recv(65536):

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -222,7 +223,7 @@ impl Bed {
     /// The lines that are in the channel now, with ids and numbers as they are.
     pub(crate) async fn lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        let patience = std::time::Duration::from_millis(50);
+        let patience = Duration::from_millis(50);
         while let Ok(Some(batch)) = tokio::time::timeout(patience, self.logs.next()).await {
             assert!(batch.stream.contains("/[$LATEST]"), "{}", batch.stream);
             let text =
@@ -246,6 +247,17 @@ impl Bed {
 #[expect(clippy::print_stderr, reason = "a skipped test says why")]
 fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
+}
+
+/// Waits until something is so.
+pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let becomes_so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let patience = Duration::from_secs(20);
+    assert!(tokio::time::timeout(patience, becomes_so).await.is_ok(), "never: {what}");
 }
 
 pub(crate) fn account() -> AccountId {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lacewing_model::usage::Ending;
 
-use crate::bed::{Bed, Source, call, failed, returned, tail};
+use crate::bed::{Bed, Source, call, eventually, failed, returned, tail};
 
 fn message(request: &lacewing_model::Invocation, reason: &str) -> String {
     format!("RequestId: {} Error: {reason}", request.request_id)
@@ -174,13 +174,12 @@ async fn a_process_that_died_between_invocations_is_replaced() {
 import os, threading
 def handler(event, context):
     if event == 'die':
-        threading.Timer(0.1, lambda: os._exit(3)).start()
+        threading.Timer(0.5, lambda: os._exit(3)).start()
     return os.getpid()
 ";
     let mut instance = bed.start(&Source::python(code)).await;
     returned(&instance.invoke(&call("\"die\"")).await);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!instance.is_alive());
+    eventually("it dies", || !instance.is_alive()).await;
     let done = instance.invoke(&call("\"live\"")).await;
     returned(&done);
     assert!(instance.is_alive());

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use lacewing_model::Kind;
 
-use crate::bed::{Bed, Source, call, returned, tail};
+use crate::bed::{Bed, Source, call, eventually, returned, tail};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("a list").count()
@@ -34,7 +34,7 @@ async fn retired_and_dropped_instances_leave_no_descriptor_behind() {
         }
     }
     assert_eq!(descriptors(), before);
-    tokio::time::timeout(Duration::from_secs(5), bed.close(Vec::new()))
+    tokio::time::timeout(Duration::from_secs(30), bed.close(Vec::new()))
         .await
         .expect("no task left");
 }
@@ -69,11 +69,11 @@ async fn what_is_written_between_invocations_belongs_to_the_next_one() {
     let code = "
 import threading
 def handler(event, context):
-    threading.Timer(0.05, lambda: print('late', flush=True)).start()
+    threading.Timer(1, lambda: print('late', flush=True)).start()
 ";
     let mut instance = bed.start(&Source::python(code)).await;
     instance.invoke(&call("{}")).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("it writes", || instance.has_unread_output()).await;
     assert!(!bed.lines().await.contains(&"late".to_owned()));
     instance.invoke(&call("{}")).await;
     assert!(bed.lines().await.contains(&"late".to_owned()));

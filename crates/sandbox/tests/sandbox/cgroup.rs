@@ -28,7 +28,7 @@ fn a_cgroup_gauge_tells_what_was_used() {
     assert_eq!(ran.code(), Some(0), "{ran:?}");
     let memory = ran.memory.unwrap();
     assert_eq!(memory.oom_kills, 0);
-    assert!((20 * MIB..30 * MIB).contains(&memory.peak), "{memory:?}");
+    assert!((20 * MIB..50 * MIB).contains(&memory.peak), "{memory:?}");
 }
 
 #[test]

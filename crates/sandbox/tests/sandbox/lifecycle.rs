@@ -241,10 +241,12 @@ fn a_frozen_sandbox_does_nothing_until_it_is_thawed_and_can_be_killed() {
     freezer.want(true);
     freezer.apply().unwrap();
     // It may be on its way out of the kernel just now.
-    std::thread::sleep(Duration::from_millis(50));
+    eventually("it stands still", || {
+        let before = waits();
+        std::thread::sleep(Duration::from_millis(500));
+        waits() == before
+    });
     let before = waits();
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(waits(), before);
     freezer.want(false);
     freezer.apply().unwrap();
     eventually("it ticks again", || waits() > before);
