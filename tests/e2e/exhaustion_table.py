@@ -48,10 +48,10 @@ SPIN = "    for _ in range(8): child(lambda: spin())\n    spin()\n"
 MEMORY = "memory of the cgroup"
 EXHAUSTIONS = [
     Exhaustion("processes", "processes of the user", "EAGAIN",
-               "    return count(lambda _: child(lambda: time.sleep(60)))", 500, 1024, {"MemorySize": 2048, "Timeout": 20}),
+               "    return count(lambda _: child(lambda: time.sleep(60)))", 500, 1024, {"MemorySize": 2048}),
     Exhaustion("processes that make processes", "processes of the user", "Sandbox.Timedout",
                "    while True:\n        try: os.fork()\n        except OSError: pass", options={"MemorySize": 2048}, ratio=4.0),
-    Exhaustion("zombies", "processes of the user", "EAGAIN", "    return count(lambda _: child(lambda: None))", 500, 1024, {"MemorySize": 2048, "Timeout": 20}),
+    Exhaustion("zombies", "processes of the user", "EAGAIN", "    return count(lambda _: child(lambda: None))", 500, 1024, {"MemorySize": 2048}),
     Exhaustion("threads", "processes of the user", "EAGAIN",
                "    threading.stack_size(1 << 16)\n"
                "    return count(lambda _: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())", 500, 1024),
@@ -78,20 +78,20 @@ EXHAUSTIONS = [
                "    read = 0\n    for root, _, names in os.walk('/usr'):\n        for name in names:\n"
                "            try: read += len(open(f'{root}/{name}', 'rb').read(1 << 25))\n            except OSError: pass\n"
                "            if read > 1 << 28 or time.time() - began > 3: return [read >> 20, 'fine']\n"
-               "    return [read >> 20, 'fine']", options={"Timeout": 30}),
+               "    return [read >> 20, 'fine']"),
     Exhaustion("names that are not there", MEMORY, "fine",
                "    for number in range(200_000):\n        if os.path.exists(f'/usr/{number}') or time.time() - began > 15: break\n"
-               "    return [number, 'fine']", 1000, options={"Timeout": 30}),
+               "    return [number, 'fine']", 1000),
     Exhaustion("bytes of /tmp", "size of the file system", "ENOSPC",
                "    file = open('/tmp/x', 'wb', 0)\n"
                "    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))",
-               500, 512, {"MemorySize": 1024, "Timeout": 30}),
+               500, 512, {"MemorySize": 1024}),
     Exhaustion("bytes of /tmp with little memory", "size of the file system", "ENOSPC",
                "    file = open('/tmp/x', 'wb', 0)\n"
                "    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))",
-               500, 512, {"Timeout": 30}),
+               500, 512),
     Exhaustion("files of /tmp", "inodes of the file system", "ENOSPC",
-               "    return count(lambda n: open(f'/tmp/{n}', 'w').close())", 30_000, 40_000, {"MemorySize": 512, "Timeout": 30}),
+               "    return count(lambda n: open(f'/tmp/{n}', 'w').close())", 30_000, 40_000, {"MemorySize": 512}),
     Exhaustion("open files", "open files", "EMFILE", "    return count(lambda _: kept.append(open('/dev/null')))", 900, 1024),
     Exhaustion("pipes", "open files", "EMFILE",
                "    def act(_):\n        reader, writer = os.pipe(); kept.append(reader); os.set_blocking(writer, False)\n"
@@ -104,14 +104,14 @@ EXHAUSTIONS = [
                "        one.connect_ex((host, int(port)))\n    return count(act)", 900, 1024),
     Exhaustion("timers", "pending signals", "EAGAIN",
                "    timer = ctypes.c_void_p()\n"
-               "    return count(lambda _: check(libc.timer_create(1, None, ctypes.byref(timer))))", 1000, options={"MemorySize": 512, "Timeout": 20}),
+               "    return count(lambda _: check(libc.timer_create(1, None, ctypes.byref(timer))))", 1000, options={"MemorySize": 512}),
     Exhaustion("timers by descriptor", "open files", "EMFILE",
                "    def act(_):\n        fd = check(libc.timerfd_create(1, 0))\n"
                "        libc.timerfd_settime(fd, 0, (ctypes.c_long * 4)(0, 100_000, 0, 100_000), None)\n    return count(act)", 900, 1024),
     Exhaustion("queued signals", "pending signals", "EAGAIN",
                "    signal.pthread_sigmask(signal.SIG_BLOCK, [40])\n"
                "    info = ctypes.create_string_buffer(struct.pack('<iii', 40, 0, -1), 128)\n"
-               "    return count(lambda _: check(libc.syscall(129, os.getpid(), 40, info)))", 1000, options={"MemorySize": 512, "Timeout": 20}),
+               "    return count(lambda _: check(libc.syscall(129, os.getpid(), 40, info)))", 1000, options={"MemorySize": 512}),
     Exhaustion("inotify instances", "inotify instances of the user", "EMFILE",
                "    return count(lambda _: check(libc.inotify_init()))", 100, 1024),
     Exhaustion("locked memory", "locked memory", "ENOMEM",

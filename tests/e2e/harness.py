@@ -167,7 +167,7 @@ class Server:
         }
 
     def health(self) -> int:
-        with urllib.request.urlopen(f"{self.endpoint}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.endpoint}/health", timeout=30) as answer:
             return answer.status
 
 
@@ -185,7 +185,7 @@ class Functions:
         settings = {"Runtime": PYTHON, "Handler": "app.handler", "Role": ROLE, "Timeout": 10, **options}
         self.client.create_function(FunctionName=name, Code={"ZipFile": zip_file}, **settings)
         self.client.get_waiter("function_active_v2").wait(
-            FunctionName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 200}
+            FunctionName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 1200}
         )
         return name
 
@@ -229,9 +229,26 @@ class Answer:
 
 
 def resident_mb(*pids: int) -> float:
-    """Resident memory of the processes."""
+    """Resident memory of the processes, without the pages of files, which come and go as the machine likes."""
     statuses = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in pids]
-    return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) / 1024
+    return sum(int(status.split("RssAnon:")[1].split()[0]) for status in statuses) / 1024
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes below a process, from /proc."""
+    parents = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(") ", 1)[1].split()[1])
+            except OSError:
+                continue
+    found = {pid}
+    while True:
+        more = {child for child, parent in parents.items() if parent in found} - found
+        if not more:
+            return found - {pid}
+        found |= more
 
 
 def info(server: Server) -> dict:
@@ -241,17 +258,24 @@ def info(server: Server) -> dict:
     botocore.auth.SigV4Auth(credentials, "lacewing", REGION).add_auth(request)
     prepared = request.prepare()
     plain = urllib.request.Request(prepared.url, headers=dict(prepared.headers))
-    with urllib.request.urlopen(plain, timeout=10) as answer:
+    with urllib.request.urlopen(plain, timeout=60) as answer:
         return json.load(answer)
+
+
+def steady(read, seconds: float = 5, within: float = 120):
+    """What `read` gives, once it has given the same for so long."""
+    until, value, since = time.monotonic() + within, read(), time.monotonic()
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < until, f"never the same for {seconds} s: {value}"
+        time.sleep(0.1)
+        if (now := read()) != value:
+            value, since = now, time.monotonic()
+    return value
 
 
 def settle(server: Server) -> None:
     """Waits until no Instance without a function is being made."""
-    until, seen = time.monotonic() + 30, []
-    while len(seen) < 6 or len(set(seen[-6:])) > 1:
-        assert time.monotonic() < until, seen
-        time.sleep(0.1)
-        seen.append(info(server)["instances"]["blank"])
+    steady(lambda: (info(server)["instances"]["blank"], len(descendants(server.process.pid))), 2)
 
 
 def logs(server: Server, name: str) -> list[str]:

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from harness import Functions, info, settle
+from harness import Functions, info
 from test_serve import cgroups, descendants, wait_until
 
 NODE = "exports.handler = async () => require('crypto').randomUUID() + ' ' + Math.random() + ' ' + process.pid;\n"
@@ -49,13 +49,13 @@ def test_each_cold_start_gets_one_of_its_own(server_with):
     server = server_with(8)
     own = Functions(server)
     names = [own.python(UNIQUE) for _ in range(12)]
-    assert wait_until(lambda: counts(server)["blank"] == 4, 20), "half are of the kind in use"
+    assert wait_until(lambda: counts(server)["blank"] == 4), "half are of the kind in use"
     answers = []
     for name in names:
         answer = own.invoke(name, LogType="Tail")
         assert answer.error is None and "Init Duration" in answer.log, answer.payload
         answers.append(answer.payload)
-        settle(server)
+        assert wait_until(lambda: counts(server)["blank"] == 4)
     assert counts(server)["blank_used"] == len(names)
     assert [answer[5] for answer in answers] == names
     assert all(answer[6] == ["mark"] for answer in answers), "each has a /tmp of its own"
@@ -68,7 +68,7 @@ def test_more_at_once_than_there_are_start_all_the_same(server_with):
     server = server_with(2)
     own = Functions(server)
     names = [own.python(UNIQUE) for _ in range(8)]
-    settle(server)
+    assert wait_until(lambda: counts(server)["blank"] == 1)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda name: Functions(server).invoke(name).payload, names))
     assert [answer[5] for answer in answers] == names
@@ -81,9 +81,9 @@ def test_each_kind_has_some_and_all_are_gone_at_the_end(server_with):
     own = Functions(server)
     own.python(UNIQUE)
     node = own.node(NODE)
-    assert wait_until(lambda: counts(server)["blank"] == 6, 30), "four for Python, which came first, two for Node.js"
+    assert wait_until(lambda: counts(server)["blank"] == 6), "four for Python, which came first, two for Node.js"
     assert own.invoke(node).error is None and counts(server)["blank_used"] == 1
-    assert wait_until(lambda: counts(server)["blank"] == 8, 30), "four for each, as there is room"
+    assert wait_until(lambda: counts(server)["blank"] == 8), "four for each, as there is room"
     waiting = blanks(server)
     assert len(waiting) >= 6
     assert server.stop() == 0
@@ -104,10 +104,11 @@ def test_one_that_was_killed_is_not_given_to_a_function(server_with):
     server = server_with(2)
     own = Functions(server)
     name = own.python(UNIQUE)
-    settle(server)
-    assert counts(server)["blank"] == 1
-    for pid in blanks(server):
+    assert wait_until(lambda: counts(server)["blank"] == 1)
+    killed = blanks(server)
+    for pid in killed:
         os.kill(pid, 9)
+    assert wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in killed))
     assert own.invoke(name).error is None
     assert counts(server)["blank_used"] == 0
     assert wait_until(lambda: counts(server)["blank"] == 1), "another is made"
@@ -120,7 +121,7 @@ def test_after_a_restart_there_are_some_before_the_first_call(server_with):
     name = own.python(UNIQUE)
     assert server.stop() == 0
     server.start()
-    assert wait_until(lambda: counts(server)["blank"] == 2, 20)
+    assert wait_until(lambda: counts(server)["blank"] == 2)
     assert Functions(server).invoke(name).error is None
     assert counts(server)["blank_used"] == 1
     assert server.stop() == 0

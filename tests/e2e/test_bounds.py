@@ -37,11 +37,11 @@ def bounded(own_server, tmp_path):
 
 
 def stored_mb(server) -> float:
-    files = (path for path in server.data_dir.rglob("*") if path.is_file())
     total = 0
-    for path in files:
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
+    for folder, _, names in os.walk(server.data_dir):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
     return total / MB
 
 
@@ -52,7 +52,7 @@ def announce(server, source: str, path: str, length: int) -> socket.socket:
     botocore.auth.SigV4Auth(credentials, "lambda", REGION).add_auth(request)
     url = urllib.parse.urlsplit(server.endpoint)
     headers = {**dict(request.headers), "Host": url.netloc, "Content-Length": str(length)}
-    client = socket.create_connection((url.hostname, url.port), 30, source_address=(source, 0))
+    client = socket.create_connection((url.hostname, url.port), 60, source_address=(source, 0))
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     client.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode())
     return client
@@ -64,17 +64,18 @@ def is_silent(client: socket.socket) -> bool:
         client.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return True
+    except ConnectionError:
+        return False
     finally:
-        client.settimeout(30)
+        client.settimeout(60)
     return False
 
 
 ARCHIVES = "/2015-03-31/functions"
 
 
-@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"], ids=["own-address", "another-address"])
-def test_slow_uploads_are_cut_off_and_hold_up_nobody(server, functions, source):
-    name = functions.python(ECHO)
+def uploads_beside_slow_ones(server, functions, source: str, name: str, archive: bytes) -> bool:
+    """Whether a large event and an archive, if there is one, are taken before the slow are cut off."""
     calls = f"{ARCHIVES}/{name}/invocations"
     with contextlib.ExitStack() as stack:
         slow = [
@@ -84,27 +85,39 @@ def test_slow_uploads_are_cut_off_and_hold_up_nobody(server, functions, source):
         dripping = slow[0]
         dripping.sendall(b"{" * 1000)
         large = "x" * (2 * MB)
-        if source != "127.0.0.1":
-            assert functions.invoke(name, large).payload == large
-            archive = zip_of({"app.py": ECHO, "more": os.urandom(8 * MB)})
+        assert functions.invoke(name, large).payload == large
+        if archive:
             functions.create(archive)
-            assert all(is_silent(client) for client in slow), "somebody waited until they were cut off"
-        else:
-            # They share an address with the neighbour, who gets his turn once they are cut off.
-            assert functions.invoke(name, large).payload == large
+        in_time = all(is_silent(client) for client in slow)
         assert functions.invoke(name, 1).payload == 1
+        dripping.settimeout(60)
         answer = dripping.recv(65536).lower()
         assert answer.startswith(b"http/1.1 408 ")
         assert b"x-amzn-errortype: requesttimeoutexception" in answer
+    return in_time
 
 
-SLEEPER = "import time\ndef handler(event, context): time.sleep(100)\n"
+def test_slow_uploads_are_cut_off_and_hold_up_nobody(server, functions):
+    name = functions.python(ECHO)
+    functions.invoke(name, 0)
+    archive = zip_of({"app.py": ECHO, "more": os.urandom(8 * MB)})
+    # They are cut off after five seconds, which is not much on a busy machine.
+    tries = (uploads_beside_slow_ones(server, functions, "127.0.0.2", name, archive) for _ in range(3))
+    assert any(tries), "somebody waited until they were cut off"
+
+
+def test_slow_uploads_from_ones_own_address_are_waited_for_until_they_are_cut_off(server, functions):
+    name = functions.python(ECHO)
+    uploads_beside_slow_ones(server, functions, "127.0.0.1", name, b"")
+
+
+SLEEPER = "import time\ndef handler(event, context): time.sleep(800)\n"
 
 
 def test_events_that_wait_are_bounded_and_counted_over_a_crash(bounded):
     server = bounded("[events]\naccount_mb = 8\naccount_events = 300\n")
     own = Functions(server)
-    neighbour, slow = own.python(ECHO), own.python(SLEEPER, Timeout=120)
+    neighbour, slow = own.python(ECHO), own.python(SLEEPER, Timeout=900)
     own.invoke(neighbour, 0)
     before = stored_mb(server)
     refused, accepted = [], []
@@ -146,7 +159,7 @@ def test_events_that_wait_are_bounded_and_counted_over_a_crash(bounded):
             return again.invoke(neighbour, 1, InvocationType="Event").status == 202
         return False
 
-    assert wait_until(is_taken, 60)
+    assert wait_until(is_taken)
     server.kill()
 
 
@@ -164,7 +177,7 @@ PRINT = "def handler(event, context): print('kept', event)\n"
 def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
     server = bounded("[logs]\nfunction_mb = 8\naccount_mb = 16\n")
     own = Functions(server)
-    neighbour, flood = own.python(PRINT), own.python(FLOOD, Timeout=60)
+    neighbour, flood = own.python(PRINT), own.python(FLOOD, Timeout=110)
     own.invoke(neighbour, 0)
     before = stored_mb(server)
     over = threading.Event()
@@ -182,7 +195,7 @@ def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
             assert own.invoke(neighbour, numbers[-1]).error is None
             time.sleep(0.05)
         over.set()
-        watching.result(10)
+        watching.result(60)
     assert [done.result().error for done in floods] == [None, None], "half a gigabyte of output"
     # The logs, and the write-ahead log, which is folded into the database every 16 MB or so.
     assert max(sizes) - before < 16 + 80, max(sizes)
@@ -193,7 +206,7 @@ def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
         kept[:] = [int(line.split()[1]) for line in logs(server, neighbour) if line.startswith("kept ")]
         return kept == numbers
 
-    assert wait_until(has_all, 20), (len(kept), len(numbers))
+    assert wait_until(has_all), (len(kept), len(numbers))
     told = logs(server, flood)
     assert any("log records were lost" in line for line in told)
     instances = info(server)["instances"]
@@ -207,14 +220,14 @@ def test_one_function_cannot_take_all_instances(bounded):
     server = bounded("[limits]\ninstances = 4\nfunction_instances = 2\n")
     own = Functions(server)
     greedy = own.python("import os, time\nME = os.urandom(8).hex()\n"
-                        "def handler(event, context):\n    time.sleep(0.5)\n    return ME\n")  # fmt: skip
+                        "def handler(event, context):\n    time.sleep(2)\n    return ME\n")  # fmt: skip
     neighbours = [own.python(ECHO), own.python(ECHO)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         calls = [pool.submit(Functions(server).invoke, greedy) for _ in range(16)]
-        assert wait_until(lambda: info(server)["instances"]["busy"] >= 2, 20)
+        assert wait_until(lambda: info(server)["instances"]["busy"] >= 2)
         for name in neighbours:
             assert own.invoke(name, 7).payload == 7
         assert info(server)["instances"]["waiting"] > 0, "the neighbours did not wait for the end of it"
-        served = {call.result(60).payload for call in calls}
+        served = {call.result(120).payload for call in calls}
     assert len(served) <= 2
     assert server.stop() == 0

@@ -144,10 +144,12 @@ def handler(event, context):
 
 
 @pytest.mark.parametrize("megabytes", [512, 1500])
-def test_tmp_is_as_large_as_configured_whatever_the_memory(functions, lacking, megabytes):
+def test_tmp_is_as_large_as_configured_whatever_the_memory(server, lacking, megabytes):
     if "tmp-disk" in lacking:
         pytest.skip("skipped: /tmp is in memory on this host, see `lacewing doctor`")
-    name = functions.python(FILL, MemorySize=128, Timeout=120, EphemeralStorage={"Size": megabytes})
+    functions = Functions(server)
+    functions.client = server.client(read_timeout=600)
+    name = functions.python(FILL, MemorySize=128, Timeout=500, EphemeralStorage={"Size": megabytes})
     total, errno, same, room = functions.invoke(name, {}).payload
     # The map of a file's pieces takes a block now and then, for which there is room beside.
     exact = megabytes << 20

@@ -34,16 +34,17 @@ def handler(event, context):
     threading.Thread(target=late, daemon=True).start()
 """
 PARENT = """
-import os, subprocess
+import os, subprocess, time
 def handler(event, context):
-    if event: subprocess.Popen(["/bin/sh", "-c", "for _ in $(seq 100); do sleep 0.01; done; touch /tmp/child"])
+    if event == "wait": time.sleep(3)
+    if event == "start": subprocess.Popen(["/bin/sh", "-c", "for _ in $(seq 100); do sleep 0.01; done; touch /tmp/child"])
     return os.listdir("/tmp")
 """
 
 
 def test_a_background_thread_makes_no_progress_between_invocations(functions):
     name = functions.python(COUNTING)
-    _, before = functions.invoke(name, {"sleep": 0.3}).payload
+    _, before = functions.invoke(name, {"sleep": 1}).payload
     assert before > 50, "it works while the handler runs"
     time.sleep(2)
     after, _ = functions.invoke(name, {}).payload
@@ -61,24 +62,24 @@ def test_a_worker_of_node_is_frozen_too(functions):
 
 def test_a_child_process_is_frozen_and_goes_on_later(functions):
     name = functions.python(PARENT)
-    functions.invoke(name, 1)
+    functions.invoke(name, "start")
     time.sleep(2.5)
     # It sleeps in many small steps: timers run on while it is frozen, so a freeze costs it one step at the least.
     assert functions.invoke(name, 0).payload == [], "it had a few milliseconds of its 1000"
-    # While it is called again and again it is not frozen.
-    assert wait_until(lambda: functions.invoke(name, 0).payload == ["child"])
+    # While a handler runs it is not.
+    assert wait_until(lambda: functions.invoke(name, "wait").payload == ["child"])
 
 
 def test_frozen_time_counts_for_nothing(functions, server):
     name = functions.python("import time\ndef handler(event, context):\n"
                             "    time.sleep(0.01)\n    return context.get_remaining_time_in_millis()\n",
-                            Timeout=1)  # fmt: skip
+                            Timeout=2)  # fmt: skip
     for _ in range(3):
-        assert 900 < functions.invoke(name).payload <= 1000
-        time.sleep(1.2)
+        assert 300 < functions.invoke(name).payload <= 2000
+        time.sleep(2.2)
     reports = [line for line in logs(server, name) if line.startswith("REPORT")]
     billed = [int(line.split("Billed Duration: ")[1].split(" ms")[0]) for line in reports[1:]]
-    assert all(10 <= duration < 1000 for duration in billed), billed
+    assert all(10 <= duration < 2000 for duration in billed), billed
 
 
 def test_what_it_wrote_late_is_in_the_log_all_the_same(functions, server):
@@ -108,7 +109,7 @@ def test_a_server_that_is_killed_leaves_nothing_frozen_behind(own_server):
     time.sleep(0.5)
     processes = descendants(server.process.pid)
     server.kill()
-    assert wait_until(lambda: not cgroups(server), 20)
+    assert wait_until(lambda: not cgroups(server))
     server.start()
     assert Functions(server).invoke(name, {}).error is None
     assert not processes & descendants(server.process.pid)

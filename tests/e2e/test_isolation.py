@@ -8,7 +8,7 @@ import os
 import botocore.exceptions
 import pytest
 
-from harness import ROLE, node_runtime, zip_of
+from harness import ROLE, node_runtime, settle, zip_of
 from test_attacks import hostile  # noqa: F401 (a fixture)
 from test_serve import wait_until
 
@@ -165,6 +165,7 @@ def test_descriptors_that_are_sent_to_the_server_do_not_stay_there(functions, se
 
     name = hostile(PASSING)
     functions.invoke(name, "warm")
+    settle(server)
     before = held()
     for _ in range(3):
         functions.invoke(name, "attack")

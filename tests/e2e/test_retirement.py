@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from harness import Functions, resident_mb
+from harness import Functions, resident_mb, steady
 from test_serve import cgroups, descendants, mounts, wait_until
 
 STARTS = int(os.environ.get("LACEWING_STARTS", 20_000 if os.environ.get("LACEWING_SOAK") else 300))
@@ -46,7 +46,7 @@ class Host:
 
     def mounts(self, below: set[int]) -> list[str]:
         """Those that only the launcher and its sandboxes see, and those of the host that are ours."""
-        lines = [line for line in mounts() if str(self.server.data_dir) in line]
+        lines = mounts(self.server.data_dir)
         for pid in below:
             with contextlib.suppress(OSError):  # it has ended meanwhile
                 lines += pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
@@ -132,10 +132,10 @@ def test_nothing_stays_of_instances_that_went(quick, compiled):
         return host.counts()["processes"] == standing
 
     Round(quick, names, 40, seed=0).run()
-    assert wait_until(idle, 60), host.counts()
+    assert wait_until(idle), host.counts()
     gc.collect()
-    time.sleep(2)
-    before, descriptors_before, memory_before = host.counts(), host.descriptors(), resident_mb(quick.process.pid)
+    before, descriptors_before = steady(lambda: (host.counts(), host.descriptors()))
+    memory_before = resident_mb(quick.process.pid)
     objects_before = kernel_objects()
     began = time.monotonic()
     ended: dict[str, int] = {}
@@ -145,7 +145,7 @@ def test_nothing_stays_of_instances_that_went(quick, compiled):
         for end, count in one.ended.items():
             ended[end] = ended.get(end, 0) + count
         # A process that was killed while it was in the kernel's hands takes a moment.
-        settled = wait_until(lambda: host.counts() == before, 60)
+        settled = wait_until(lambda: host.counts() == before)
         assert settled, f"before {before}, after {host.counts()}"
         print(
             f"{number * STARTS // ROUNDS:6} starts, {time.monotonic() - began:6.1f} s, {host.counts()},"
@@ -154,7 +154,7 @@ def test_nothing_stays_of_instances_that_went(quick, compiled):
     assert sum(ended.values()) == STARTS // ROUNDS * ROUNDS
     assert ended["answered"] > STARTS // 2, ended
     # It lets go of an Instance that ended by itself when that would have been used again, or not at all.
-    assert wait_until(lambda: host.descriptors() <= descriptors_before, 30), (descriptors_before, host.descriptors())
+    assert wait_until(lambda: host.descriptors() <= descriptors_before), (descriptors_before, host.descriptors())
     assert resident_mb(quick.process.pid) < memory_before + 64, (memory_before, resident_mb(quick.process.pid))
     print(f"ends: {ended}; objects of the kernel: {objects_before} -> {kernel_objects()}")
     assert not re.search(r"panicked|ERROR", quick.log.read_text())

@@ -130,11 +130,11 @@ def test_each_piece_reaches_boto3_when_it_is_written(functions):
     name = streaming(
         functions,
         "out.setContentType('text/plain'); for (const part of ['one', 'two', 'three']) { out.write(part);"
-        " await pause(400); } console.log('done'); out.end();",
+        " await pause(1000); } console.log('done'); out.end();",
     )
     stream = Stream(functions, name, LogType="Tail").read()
     assert stream.chunks == [b"one", b"two", b"three"]
-    assert stream.times[0] + 0.7 < stream.times[2], "the first piece waited for the last"
+    assert stream.times[0] + 0.2 < stream.times[2], "the first piece waited for the last"
     assert stream.response["StatusCode"] == 200 and stream.response["ExecutedVersion"] == "$LATEST"
     assert stream.headers["content-type"] == "application/vnd.amazon.eventstream"
     assert stream.headers["x-amzn-remapped-content-type"] == "text/plain"
@@ -164,7 +164,7 @@ def test_plain_invoke_collects_a_streamed_response(functions):
 
 @needs_node
 def test_plain_invoke_of_a_streamed_response_that_is_too_large(functions):
-    name = streaming(functions, "let n = event; while (n-- > 0) if (!out.write(Buffer.alloc(1 << 20, 32))) await new Promise((r) => out.once('drain', r)); out.end('1');", Timeout=30)
+    name = streaming(functions, "let n = event; while (n-- > 0) if (!out.write(Buffer.alloc(1 << 20, 32))) await new Promise((r) => out.once('drain', r)); out.end('1');", Timeout=110)
     assert functions.invoke(name, 5).payload == 1
     refused = functions.invoke(name, 7)
     assert refused.payload["errorType"] == "Function.ResponseSizeTooLarge"
@@ -232,7 +232,7 @@ def test_a_timeout_midway_is_in_the_last_event(functions):
     assert stream.body == b"half"
     assert stream.error[0] == "Sandbox.Timedout"
     assert "Task timed out after 1.00 seconds" in stream.error[1]["errorMessage"]
-    assert "Status: timeout" in stream.log and 0.9 < stream.times[-1] < 10
+    assert "Status: timeout" in stream.log and 0.9 < stream.times[-1] < 30
 
 
 @needs_node
@@ -251,7 +251,7 @@ def test_two_hundred_megabytes_pass_and_not_a_byte_more(server, functions):
         "const block = Buffer.alloc(1 << 20, 120); let left = event; while (left > 0) {"
         " const part = block.subarray(0, Math.min(left, block.length)); left -= part.length;"
         " if (!out.write(part)) await new Promise((r) => out.once('drain', r)); } out.end();",
-        Timeout=60,
+        Timeout=110,
     )
     before = resident_mb(server.process.pid)
     for size, error in [(MOST, None), (MOST + 1, "Function.ResponseSizeTooLarge")]:
@@ -294,7 +294,7 @@ class Raw:
         self.socket.close()
 
 
-def wait_for_line(server, name: str, found, within: float = 20) -> list[str]:
+def wait_for_line(server, name: str, found, within: float = 120) -> list[str]:
     """The function's log once `found` says so of it."""
     end = time.monotonic() + within
     while not found(lines := logs(server, name)):
@@ -323,7 +323,7 @@ def test_a_client_that_does_not_read_stops_the_writer_until_its_timeout(server, 
 
 @needs_node
 def test_a_client_that_goes_away_does_not_stop_the_function(server, functions):
-    name = streaming(functions, ENDLESS, Timeout=60)
+    name = streaming(functions, ENDLESS, Timeout=110)
     with Raw(server, name) as raw:
         assert b"200 OK" in raw.socket.recv(1000)
         wait_for_line(server, name, lambda lines: any("wrote 1" in line for line in lines))
@@ -334,15 +334,15 @@ def test_a_client_that_goes_away_does_not_stop_the_function(server, functions):
 
 @needs_node
 def test_slow_clients_do_not_keep_others_waiting(server, functions):
-    slow = streaming(functions, ENDLESS, Timeout=8)
+    slow = streaming(functions, ENDLESS, Timeout=40)
     quick = functions.python("def handler(event, context): return event")
     functions.invoke(quick, 0)
     clients = [Raw(server, slow) for _ in range(8)]
-    time.sleep(1)
+    wait_for_line(server, slow, lambda lines: sum("wrote 1" in line for line in lines) == len(clients))
     began = time.monotonic()
     for number in range(20):
         assert functions.invoke(quick, number).payload == number
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
     for client in clients:
         client.socket.close()
 
@@ -369,11 +369,11 @@ def test_many_streams_at_once_stay_apart(server, functions):
 def test_a_custom_runtime_streams_with_its_type(functions, custom):
     do = (
         "s = Stream(identity, 'Content-Type: text/event-stream')\n"
-        "for part in (b'data: 1', b'data: 2'): s.chunk(part); time.sleep(0.4)\n"
+        "for part in (b'data: 1', b'data: 2'): s.chunk(part); time.sleep(1)\n"
         "assert s.end() == 202"
     )
     stream = Stream(functions, custom, {"do": do}).read()
-    assert stream.chunks == [b"data: 1", b"data: 2"] and stream.times[0] + 0.3 < stream.times[1]
+    assert stream.chunks == [b"data: 1", b"data: 2"] and stream.times[0] + 0.2 < stream.times[1]
     assert stream.headers["x-amzn-remapped-content-type"] == "text/event-stream"
     untyped = Stream(functions, custom, {"do": "s = Stream(identity); s.chunk(b'x'); s.end()"}).read()
     assert untyped.headers["x-amzn-remapped-content-type"] == "application/octet-stream"
@@ -398,11 +398,11 @@ def test_the_official_rust_client_streams(functions):
     program = target() / "debug/lacewing-test-rust-runtime"
     stripped = subprocess.run(["strip", "-o", "/dev/stdout", str(program)], capture_output=True)
     name = functions.custom(stripped.stdout or program.read_bytes())
-    stream = Stream(functions, name, {"stream": 3, "pause_ms": 300}).read()
+    stream = Stream(functions, name, {"stream": 3, "pause_ms": 1000}).read()
     prelude, body = stream.body.split(bytes(8))
     assert (json.loads(prelude)["statusCode"], body) == (200, b"part 1\npart 2\npart 3\n")
     assert stream.headers["x-amzn-remapped-content-type"] == "application/vnd.awslambda.http-integration-response"
-    assert stream.times[0] + 0.5 < stream.times[-1]
+    assert stream.times[0] + 0.2 < stream.times[-1]
     assert functions.invoke(name, {"stream": 1}).raw.endswith(bytes(8) + b"part 1\n")
 
 
@@ -412,7 +412,7 @@ def test_the_official_node_client_streams(functions):
     extra = {
         "app.js": "exports.handler = awslambda.streamifyResponse(async (event, out) => {"
         " out = awslambda.HttpResponseStream.from(out, { statusCode: 200 }); out.write('a');"
-        " await new Promise((r) => setTimeout(r, 400)); if (event.fail) throw new TypeError('midway'); out.end('b'); });"
+        " await new Promise((r) => setTimeout(r, 1000)); if (event.fail) throw new TypeError('midway'); out.end('b'); });"
     }
     bootstrap = "#!/bin/sh\nexec node node_modules/aws-lambda-ric/bin/index.mjs app.handler\n"
     name = functions.create(
@@ -422,7 +422,7 @@ def test_the_official_node_client_streams(functions):
     for runtime in (name, ours):
         stream = Stream(functions, runtime, {}).read()
         assert stream.body == b'{"statusCode":200}' + bytes(8) + b"ab", runtime
-        assert stream.times[0] + 0.3 < stream.times[-1]
+        assert stream.times[0] + 0.2 < stream.times[-1]
         failed = Stream(functions, runtime, {"fail": True}).read()
         assert failed.body.endswith(b"a") and failed.error[0] == "TypeError"
         assert set(failed.error[1]) == {"errorType", "errorMessage", "trace"}
@@ -442,9 +442,9 @@ def test_the_official_node_client_streams(functions):
          "s.end('Lambda-Runtime-Function-Error-Type: \\xff\\r\\nLambda-Runtime-Function-Error-Body: ???\\r\\n')",
          b"half", "Runtime.Unknown"),
         ("s = Stream(identity); s.chunk(b'half'); os._exit(3)", b"half", "Runtime.ExitError"),
-        ("a, b = Stream(identity), None; a.chunk(b'one'); time.sleep(0.2); b = Stream(identity)\n"
+        ("a, b = Stream(identity), None; a.chunk(b'one'); time.sleep(1); b = Stream(identity)\n"
          "twice = b.status(); a.chunk(str(twice).encode()); a.end()", b"one403", None),
-        ("s = Stream(identity); s.chunk(b'one'); time.sleep(0.2); s.chunk(str(post(identity + '/error')).encode()); s.end()",
+        ("s = Stream(identity); s.chunk(b'one'); time.sleep(1); s.chunk(str(post(identity + '/error')).encode()); s.end()",
          b"one403", None),
         ("s = Stream('00000000-0000-0000-0000-000000000000'); refused = s.status()\n"
          "s = Stream(identity); s.chunk(str(refused).encode()); s.end(); assert post(identity + '/response') == 403",
@@ -496,7 +496,7 @@ def handler(event, context):
          "bad-type"],
 )  # fmt: skip
 def test_forged_frames_of_a_stream_end_at_their_own_caller(functions, frames, body, code):
-    name = functions.python(FRAMES, Timeout=20)
+    name = functions.python(FRAMES, Timeout=110)
     stream = Stream(functions, name, frames).read()
     received = len(stream.body) if body == MOST else stream.body
     assert (received, stream.complete.get("ErrorCode")) == (body, code)
@@ -565,7 +565,7 @@ console.log(JSON.stringify({ chunks, complete, version: answer.ExecutedVersion }
 def test_the_command_line_prints_pieces_as_they_come(server, functions):
     name = streaming(
         functions,
-        "out.write('one\\n'); await pause(500); if (event.fail) throw new TypeError('x'); console.log('said'); out.end('two');",
+        "out.write('one\\n'); await pause(2000); if (event.fail) throw new TypeError('x'); console.log('said'); out.end('two');",
     )
 
     def start(*arguments: str) -> subprocess.Popen:
