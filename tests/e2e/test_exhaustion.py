@@ -2,6 +2,7 @@
 the function itself answers again. LACEWING_SOAK=1 measures the neighbour too: its p99 beside each
 attack over its p99 in quiet, in the same run; twice that is the bound of most rows."""
 
+import concurrent.futures
 import os
 import statistics
 import threading
@@ -50,8 +51,9 @@ def test_the_limit_stops_it_and_the_neighbour_goes_on(functions, server, hostile
         pytest.skip("skipped: nothing bounds memory on this host, see `lacewing doctor`")
     before = resident_mb(server.process.pid)
     name = hostile(source(row), **options(row))
-    with Latency(functions, neighbour):
+    with Latency(functions, neighbour) as latency:
         answer = functions.invoke(name, 1, LogType="Tail")
+    latency.assert_goes_on()
     assert end_of(answer) in ends(row, lacking), answer.raw[:500]
     if answer.error is None:
         amount = answer.payload[0]
@@ -112,8 +114,8 @@ class Attack:
         self.functions, self.name, self.over = functions, name, threading.Event()
 
     def __enter__(self) -> None:
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
+        self.pool = concurrent.futures.ThreadPoolExecutor(1)
+        self.calls = self.pool.submit(self.run)
         time.sleep(0.3)
 
     def run(self) -> None:
@@ -123,7 +125,8 @@ class Attack:
 
     def __exit__(self, *_) -> None:
         self.over.set()
-        self.thread.join(60)
+        with self.pool:
+            self.calls.result()
 
 
 def ratio_beside(own: Functions, name: str, neighbour: str) -> tuple[float, str]:  # noqa: F811
