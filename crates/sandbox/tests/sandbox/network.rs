@@ -1,11 +1,13 @@
 //! The way out: what a sandbox reaches of servers behind the host, and what it does not.
 
 use std::fs::{self, File};
-use std::net::UdpSocket;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use lacewing_sandbox::{Launcher, LauncherOptions, Network, NetworkOptions, Policy, Spec};
+use lacewing_sandbox::{Launcher, LauncherOptions, Network, NetworkOptions, Policy, Sandbox, Spec};
 
 use crate::support::{
     PROBE, eventually, finish, launcher_with, options, probe, ready, run, shell, start,
@@ -153,36 +155,82 @@ fn nothing_of_the_host_and_of_other_sandboxes_is_reached() {
     ip("address add 203.0.113.77/32 dev lan");
     let late = with_port(&["203.0.113.77"], tcp);
     all_refused(&dial(&launcher, "dial", &late), &late);
-    // Another sandbox that listens on all of its addresses, on a port of its own.
-    let server = Spec {
-        network: Network::Egress,
-        listeners: vec![tcp],
-        ..shell("cat /proc/net/fib_trie /proc/net/if_inet6; sleep 60")
+    // Another sandbox, though it listens and is reached from where it is.
+    let victim = Victim::start(&launcher, tcp);
+    victim.answers(&world);
+    let mut others = victim.addresses(tcp);
+    others.extend(with_port(&["198.19.0.1", "fd6c:6163:6577::100"], tcp));
+    all_refused(&dial(&launcher, "dial", &others), &others);
+    victim.answers(&world);
+}
+
+/// A sandbox that listens on all of its addresses.
+struct Victim {
+    port: u16,
+    /// Those on its way out, of both families.
+    own: Vec<String>,
+    namespace: File,
+    /// It goes with these.
+    _running: (Sandbox, File),
+}
+
+impl Victim {
+    /// Starts it: the only sandbox of its launcher.
+    fn start(launcher: &Launcher, port: u16) -> Self {
+        let spec = outward(&["echo", &port.to_string()]);
+        let (sandbox, mut output) = start(launcher, &spec);
+        ready(&sandbox);
+        let mut said = [0; 256];
+        let length = output.read(&mut said).unwrap();
+        let said = String::from_utf8_lossy(&said[..length]).into_owned();
+        let own: Vec<String> = said.split_whitespace().map(str::to_owned).collect();
+        assert!(own.len() == 2 && own[0].starts_with("198.19.") && own[1].contains(':'), "{said}");
+        Self { port, own, namespace: network_of(launcher), _running: (sandbox, output) }
+    }
+
+    fn addresses(&self, port: u16) -> Vec<String> {
+        with_port(&self.own.iter().map(String::as_str).collect::<Vec<_>>(), port)
+    }
+
+    /// What refuses others is not that nobody listens.
+    fn answers(&self, world: &World) {
+        for address in self.addresses(self.port) {
+            let heard = world.inside(&self.namespace, || {
+                let mut heard = [0; 4];
+                TcpStream::connect(&address).unwrap().read_exact(&mut heard).map(|()| heard)
+            });
+            assert_eq!(heard.unwrap(), *b"here", "{address}");
+        }
+    }
+}
+
+/// The network namespace of the only sandbox that a launcher has.
+fn network_of(launcher: &Launcher) -> File {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.pid()));
+    let has_link = |pid: &&str| {
+        fs::read_to_string(format!("/proc/{pid}/net/dev")).is_ok_and(|text| text.contains("eth0:"))
     };
-    let (sandbox, mut output) = start(&launcher, &server);
-    ready(&sandbox);
-    let mut text = [0; 4096];
-    let length = std::io::Read::read(&mut output, &mut text).unwrap();
-    let text = String::from_utf8_lossy(&text[..length]).into_owned();
-    let other = text.split_whitespace().find(|it| it.starts_with("198.19.")).unwrap().to_owned();
-    let addresses = with_port(&[&other, "198.19.0.1", "fd6c:6163:6577::100"], tcp);
-    all_refused(&dial(&launcher, "dial", &addresses), &addresses);
+    let children = children.unwrap();
+    let init = children.split_whitespace().find(has_link).unwrap();
+    File::open(format!("/proc/{init}/ns/net")).unwrap()
 }
 
 #[test]
 fn the_host_and_its_neighbours_do_not_reach_a_sandbox() {
     let Some(world) = World::new() else { return };
     let Some(launcher) = open(&egress(|_| {})) else { return };
-    let server = Spec { network: Network::Egress, ..probe(&["echo", "7000"]) };
-    let (sandbox, _output) = start(&launcher, &server);
-    ready(&sandbox);
-    world.inside(&world.internet, || ip("route add 198.19.0.0/16 via 203.0.113.2"));
-    let address = "198.19.1.0:7000".parse().unwrap();
-    let attempt = || {
-        let patience = std::time::Duration::from_millis(500);
-        std::net::TcpStream::connect_timeout(&address, patience).is_err()
-    };
-    assert!(attempt() && world.inside(&world.internet, attempt));
+    let victim = Victim::start(&launcher, 7000);
+    victim.answers(&world);
+    world.inside(&world.internet, || {
+        ip("route add 198.19.0.0/16 via 203.0.113.2");
+        ip(&format!("route add {}/128 via 2001:db8:1::2", victim.own[1]));
+    });
+    for address in victim.addresses(7000) {
+        let address = address.parse().unwrap();
+        let attempt = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err();
+        assert!(attempt() && world.inside(&world.internet, attempt), "{address}");
+    }
+    victim.answers(&world);
 }
 
 #[test]
@@ -198,10 +246,10 @@ fn one_sandbox_cannot_have_all_connections() {
 }
 
 #[test]
-fn bytes_are_counted_and_bounded() {
+fn bytes_are_counted() {
     let Some(world) = World::new() else { return };
     let port = world.serve(&world.internet);
-    let Some(launcher) = open(&egress(|it| it.bytes_per_second = Some(4 << 20))) else { return };
+    let Some(launcher) = open(&egress(|_| {})) else { return };
     let spec = outward(&["dial", &format!("203.0.113.10:{port}")]);
     let (sandbox, _output) = start(&launcher, &spec);
     finish(&sandbox);
@@ -213,6 +261,39 @@ fn bytes_are_counted_and_bounded() {
     let (quiet, _output) = start(&launcher, &shell("exit 0"));
     finish(&quiet);
     assert!(quiet.traffic().is_err());
+}
+
+#[test]
+fn bytes_take_as_long_as_the_bound_wants_in_each_direction() {
+    const RATE: u64 = 2 << 20;
+    const BYTES: u64 = 4 << 20;
+    let Some(world) = World::new() else { return };
+    let listen = || world.inside(&world.internet, || TcpListener::bind("[::]:0").unwrap());
+    let Some(launcher) = open(&egress(|it| it.bytes_per_second = Some(RATE))) else { return };
+    // All but the tenth of a second that may go at once. A busy host only makes it longer.
+    let least = Duration::from_millis(1000 * (BYTES - RATE / 10) / RATE);
+    for server in ["203.0.113.10", "[2001:db8:2::10]"] {
+        let sink = listen();
+        let address = format!("{server}:{}", sink.local_addr().unwrap().port());
+        let (sandbox, _output) = start(&launcher, &outward(&["pour", &address]));
+        let (stream, _) = sink.accept().unwrap();
+        let began = Instant::now();
+        assert_eq!(io::copy(&mut stream.take(BYTES), &mut io::sink()).unwrap(), BYTES);
+        assert!(began.elapsed() >= least, "out in {:?}", began.elapsed());
+        sandbox.kill();
+        finish(&sandbox);
+        let spring = listen();
+        let address = format!("{server}:{}", spring.local_addr().unwrap().port());
+        let pouring = thread::spawn(move || {
+            let (mut stream, _) = spring.accept().unwrap();
+            // Until the sandbox has had enough.
+            while stream.write_all(&[7; 1 << 16]).is_ok() {}
+        });
+        let told = tell(&launcher, &outward(&["drink", &address, &BYTES.to_string()]));
+        let took = Duration::from_millis(told[0].parse().unwrap());
+        assert!(took >= least, "in in {took:?}");
+        pouring.join().unwrap();
+    }
 }
 
 #[test]
@@ -242,13 +323,7 @@ fn forged_sources_do_not_get_past_the_router() {
     let Some(launcher) = open(&egress(|_| {})) else { return };
     let (sandbox, _output) = start(&launcher, &outward(&["sleep"]));
     ready(&sandbox);
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.pid()));
-    let has_link = |pid: &&str| {
-        fs::read_to_string(format!("/proc/{pid}/net/dev")).is_ok_and(|text| text.contains("eth0:"))
-    };
-    let children = children.unwrap();
-    let init = children.split_whitespace().find(has_link).unwrap();
-    let namespace = File::open(format!("/proc/{init}/ns/net")).unwrap();
+    let namespace = network_of(&launcher);
     // With rights over the interface that nobody inside has.
     world.inside(&namespace, || {
         for forged in ["198.51.100.99", "198.19.200.200", "203.0.113.2", "2001:db8:9::9"] {

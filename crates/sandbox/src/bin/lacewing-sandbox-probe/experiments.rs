@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -36,6 +36,7 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> String {
         "echo" => result(echo(first)),
         "read-text" => fs::read_to_string(first).unwrap_or_default(),
         "pour" => result(pour(first)),
+        "drink" => result(drink(arguments)),
         "eat-memory" => eat_memory(first.parse().unwrap_or(0)),
         "fork-bomb" => fork_bomb(),
         "fill" => result(fill(first)),
@@ -148,10 +149,30 @@ fn pour(address: &str) -> io::Result<String> {
     }
 }
 
-/// Listens on all addresses until it is killed.
+/// Reads so many bytes from a server that has enough; tells how many milliseconds that took.
+fn drink(arguments: &[String]) -> io::Result<String> {
+    let [address, count] = arguments else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let count: u64 = count.parse().map_err(io::Error::other)?;
+    let began = Instant::now();
+    let read = io::copy(&mut TcpStream::connect(address)?.take(count), &mut io::sink())?;
+    match read == count {
+        true => Ok(began.elapsed().as_millis().to_string()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Listens on all addresses until it is killed, and says which it has on its way out.
 fn echo(port: &str) -> io::Result<String> {
     let port: u16 = port.parse().map_err(io::Error::other)?;
-    for stream in TcpListener::bind(("0.0.0.0", port))?.incoming() {
+    let own = |any: &str, outside: &str| {
+        let socket = UdpSocket::bind((any, 0))?;
+        // Nothing is sent: the kernel only chooses the address to send from.
+        socket.connect((outside, 9))?;
+        Ok::<_, io::Error>(socket.local_addr()?.ip())
+    };
+    let listener = TcpListener::bind(("::", port))?;
+    println!("{} {}", own("0.0.0.0", "203.0.113.10")?, own("::", "2001:db8:2::10")?);
+    for stream in listener.incoming() {
         stream?.write_all(b"here")?;
     }
     Ok(String::new())
