@@ -4,9 +4,11 @@ network is not touched."""
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import socket
+import sqlite3
 import ssl
 import struct
 import subprocess
@@ -56,6 +58,17 @@ def many(host, port, count):
             kept.append(socket.create_connection((host, port), 3))
     finally:
         return len(kept)
+def own_addresses():
+    found = []
+    for family, outside in ((socket.AF_INET, "203.0.113.10"), (socket.AF_INET6, "2001:db8:2::10")):
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
+            client.connect((outside, 9))
+            found.append(client.getsockname()[0])
+    return found
+def listen(port):
+    global listener
+    listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return own_addresses()
 def handler(event, context):
     return [attempt(lambda: globals()[name](*arguments)) for name, *arguments in event]
 """
@@ -63,6 +76,13 @@ def handler(event, context):
 
 def ip(line: str) -> None:
     subprocess.run(["ip", *line.split()], check=True)
+
+
+def usage(server: Server, name: str) -> list[dict]:
+    """The usage records of a function, of a server that has stopped."""
+    with contextlib.closing(sqlite3.connect(server.data_dir / "store.db")) as store:
+        kept = [value for (value,) in store.execute("SELECT value FROM entries") if b'"network_in"' in value]
+    return [record for record in map(json.loads, kept) if record["function"] == name]
 
 
 def unshare() -> int:
@@ -107,6 +127,10 @@ def database(client):
     peer = client.getpeername()[0]
     while client.recv(100):
         client.sendall(f"one row for {peer}".encode())
+
+
+def mirror(client):
+    client.sendall(b"".join(iter(lambda: client.recv(1 << 16), b"")))
 
 
 def echo(*addresses: str) -> int:
@@ -190,6 +214,7 @@ def world(certificate):
             wrapped.sendall(b"secretly " + wrapped.recv(100))
 
     ports = {"database": serve(listen("::"), database), "tls": serve(listen("::"), secure), "host": own,
+             "mirror": serve(listen("::"), mirror),
              "echo": echo(PUBLIC, OTHER), "host_echo": own_echo}
     resolver(listen(RESOLVER, socket.SOCK_DGRAM, 53))
     enter(host)
@@ -262,6 +287,25 @@ def test_private_servers_metadata_and_the_host_are_refused(outside, world, probe
     assert found == ["ECONNREFUSED"] * len(found), found
 
 
+def test_another_function_is_refused(world, certificate, tmp_path):
+    # Even where one of its addresses is allowed; the other cannot be.
+    text = "[network]\nmode = 'egress'\nallow = ['fd00::/8']\n"
+    running = Server(tmp_path / "data", *configured(tmp_path, text)).start()
+    try:
+        made = Functions(running)
+        victim, attacker = (made.python(PROBE, Timeout=60) for _ in range(2))
+        addresses = made.invoke(victim, [["listen", 8080]]).payload[0]
+        assert addresses[0].startswith("198.19.") and ":" in addresses[1]
+        tried = [["many", address, 8080, 1] for address in addresses]
+        attempts = [["ask", address, 8080] for address in addresses]
+        own, *found = made.invoke(attacker, [["own_addresses"], *attempts]).payload
+        assert not set(own) & set(addresses) and found == ["ECONNREFUSED"] * 2, (own, found)
+        # It does listen, on both.
+        assert made.invoke(victim, tried).payload == [1, 1]
+    finally:
+        assert running.stop() == 0
+
+
 def test_a_function_may_ask_for_no_network(outside, world, probe):
     _, made, files = outside
     variables = {"Variables": {"LACEWING_NETWORK": "none"}}
@@ -310,3 +354,61 @@ def test_the_servers_bound_holds_for_all(world, tmp_path):
             made.python(PROBE, Environment={"Variables": {"LACEWING_NETWORK": "egress"}})
     finally:
         assert running.stop() == 0
+
+
+SEND = """
+import os, socket
+def handler(event, context):
+    host, port, size = event
+    with socket.create_connection((host, port), 10) as client:
+        client.sendall(os.urandom(size))
+        client.shutdown(socket.SHUT_WR)
+        got = 0
+        while part := client.recv(1 << 16):
+            got += len(part)
+        return got
+"""
+
+
+def test_what_goes_in_and_out_is_in_the_usage_record_of_who_sent_it(world, tmp_path):
+    running = Server(tmp_path / "data", *configured(tmp_path, "[network]\nmode = 'egress'\n")).start()
+    sizes, sent = [1 << 10, 1 << 20], {}
+    try:
+        made = Functions(running)
+        for size in sizes:
+            sent[size] = made.python(SEND, Timeout=30)
+            assert made.invoke(sent[size], [PUBLIC, world["mirror"], size]).payload == size
+        quiet = made.python("def handler(event, context): return 1\n")
+        assert made.invoke(quiet).payload == 1
+    finally:
+        assert running.stop() == 0
+    for size, name in sent.items():
+        (record,) = usage(running, name)
+        # What it sent and got, and the heads of packets around it.
+        for way in ("network_in", "network_out"):
+            assert size <= record[way] < size * 1.2 + 4096, (size, record)
+    (record,) = usage(running, quiet)
+    assert record["network_in"] + record["network_out"] < 1024, record
+
+
+def test_the_bound_of_an_account_holds_for_it(world, tmp_path):
+    text = "[network]\nmode = 'egress'\n[network.accounts]\n'%s' = 'none'\n"
+    mine = Server(tmp_path / "mine", *configured(tmp_path, text % "000000000000")).start()
+    try:
+        # Others would get out.
+        assert "network egress" in mine.ready_line
+        made = Functions(mine)
+        name = made.python(PROBE)
+        assert made.invoke(name, [["ask", PUBLIC, world["database"]]]).payload == ["ENETUNREACH"]
+        with pytest.raises(botocore.exceptions.ClientError, match="allows this account none"):
+            made.python(PROBE, Environment={"Variables": {"LACEWING_NETWORK": "egress"}})
+    finally:
+        assert mine.stop() == 0
+    theirs = Server(tmp_path / "theirs", *configured(tmp_path, text % "111122223333")).start()
+    try:
+        made = Functions(theirs)
+        name = made.python(PROBE)
+        found = made.invoke(name, [["ask", PUBLIC, world["database"]]]).payload
+        assert found == [f"one row for ::ffff:{HOST[0]}"]
+    finally:
+        assert theirs.stop() == 0
