@@ -4,7 +4,9 @@ Data only. A row's calls are system calls by name; the last one is the attempt, 
 there and must succeed. `stops` names, for each errno (or signal) that is right, the layer that gives
 it; where a host lacks a layer (`lacewing doctor` tells), its errno is no longer right. Paths may hold `{data}`
 (the server's data directory on the host), `{server}` and `{launcher}` (process ids there), `{port}`
-(the server's on the host's loopback), `{abstract}` (the name of a socket of the host).
+(the server's on the host's loopback), `{service}` (of a service on all addresses of the host), `{host}` (one of
+them that is no loopback), `{victim}` (that of another Instance, with a Runtime API), `{abstract}` (the name of
+a socket of the host), `{run}` and `{tmp}` (directories of the host with a socket in each).
 """
 
 import dataclasses
@@ -78,10 +80,18 @@ class Probe:
     calls: tuple
     stops: dict  # name of an errno or signal -> layer
     languages: tuple = ("compiled", "python", "node")
+    # What stops it where the function has a way out, if that is another layer; `{}`: nothing has to.
+    egress: dict | None = None
 
     @property
     def id(self) -> str:
         return f"{self.area}: {self.name}"
+
+    @property
+    def outward(self) -> dict:
+        """What must stop it in a function with a way out; of the other areas that makes no difference."""
+        same = self.stops if self.area in ("sockets", "network") else {}
+        return same if self.egress is None else self.egress
 
 
 def call(name: str, *arguments) -> tuple:
@@ -89,8 +99,12 @@ def call(name: str, *arguments) -> tuple:
 
 
 def address(host: str, port: int | str) -> tuple:
-    """A `sockaddr_in`; the port may be a placeholder."""
+    """A `sockaddr_in`; both may be placeholders."""
     return ("sockaddr_in", host, port)
+
+
+def connects(host: str, port: int | str) -> tuple:
+    return call("socket", 2, 1, 0), call("connect", Result(0), address(host, port), 16)
 
 
 def opens(path: str, flags: int = 0) -> tuple:
@@ -418,33 +432,43 @@ def network():
         "listen on a low port": (tcp, call("bind", Result(0), address("127.0.0.1", 80), 16)),
     })  # fmt: skip
     yield from rows("network", {"ECONNREFUSED": "network namespace"}, {
-        "reach the server on the host's loopback": (tcp, call("connect", Result(0), address("127.0.0.1", "{port}"), 16)),
-        "reach the host's ssh": (tcp, call("connect", Result(0), address("127.0.0.1", 22), 16)),
-        "reach a service of another loopback address": (
-            tcp, call("connect", Result(0), address("127.0.0.53", 53), 16),
+        "reach the server on the host's loopback": connects("127.0.0.1", "{port}"),
+        "reach a service on the host's loopback": connects("127.0.0.1", "{service}"),
+        "reach a service on another loopback address": connects("127.0.0.53", "{service}"),
+        "reach a service on the host's loopback of IPv6": (
+            call("socket", 10, 1, 0), call("connect", Result(0), ("sockaddr_in6", "::1", "{service}"), 28),
         ),
         "reach a service of the host that listens on a name": (
             call("socket", 1, 1, 0), call("connect", Result(0), ("sockaddr_un", "{abstract}"), ("length", "{abstract}")),
         ),
     })  # fmt: skip
+    # A function with a runtime of its own has its own there.
     yield from rows("network", {"ECONNREFUSED": "network namespace"}, {
-        "reach another Instance's Runtime API": (tcp, call("connect", Result(0), address("127.0.0.1", 9001), 16)),
+        "reach a Runtime API without having one": connects("127.0.0.1", 9001),
     }, languages=("python", "node"))  # fmt: skip
     yield from rows("network", {"ENETUNREACH": "network namespace"}, {
-        "reach the metadata service": (tcp, call("connect", Result(0), address("169.254.169.254", 80), 16)),
-        "reach a private address": (tcp, call("connect", Result(0), address("10.0.0.1", 80), 16)),
-        "reach the next network": (tcp, call("connect", Result(0), address("192.168.0.1", 80), 16)),
+        "reach another Instance's Runtime API": connects("{victim}", 9001),
+        "reach a service on an address of the host": connects("{host}", "{service}"),
+        "reach the router": connects("198.18.0.1", "{service}"),
+        "reach the metadata service": connects("169.254.169.254", 80),
+        "reach a private address": connects("10.0.0.1", 80),
+        "reach the next network": connects("192.168.0.1", 80),
+    }, egress={"ECONNREFUSED": "router"})  # fmt: skip
+    yield from rows("network", {"ENETUNREACH": "network namespace"}, {
         "send a datagram out": (
             call("socket", 2, 2, 0), call("sendto", Result(0), "x", 1, 0, address("192.0.2.1", 53), 16),
         ),
         "reach an address of IPv6": (
-            call("socket", 10, 1, 0),
-            call("connect", Result(0), struct.pack("<H", 10) + struct.pack(">HI", 80, 0) + bytes.fromhex("20010db8") + bytes(15), 28),
+            call("socket", 10, 1, 0), call("connect", Result(0), ("sockaddr_in6", "2001:db8::", 80), 28),
         ),
-    })  # fmt: skip
+    }, egress={})  # fmt: skip
     yield from rows("network", ABSENT, {
-        f"reach the socket {path}": (call("socket", 1, 1, 0), call("connect", Result(0), ("sockaddr_un", path), 110))
-        for path in ("/run/systemd/private", "/var/run/docker.sock", "/run/dbus/system_bus_socket", "{data}/socket")
+        f"reach a socket in {where}": (call("socket", 1, 1, 0), call("connect", Result(0), ("sockaddr_un", path), 110))
+        for where, path in (
+            ("the host's /run", "{run}/socket"),
+            ("the host's /tmp", "{tmp}/socket"),
+            ("the data directory", "{data}/probe.socket"),
+        )
     })  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import errno
 import os
 import pathlib
 import signal
+import socket
 import struct
 import subprocess
 import urllib.parse
@@ -169,8 +170,12 @@ def word(argument, places: dict) -> str:
             return f"${index}"
         case ("sockaddr_in", host, port):
             number = int(str(port).format_map(places))
-            packed = struct.pack("<H", 2) + struct.pack(">H", number) + bytes(map(int, host.split(".")))
+            packed = struct.pack("<H", 2) + struct.pack(">H", number) + socket.inet_aton(host.format_map(places))
             return "=" + packed.ljust(16, b"\0").hex()
+        case ("sockaddr_in6", host, port):
+            number = int(str(port).format_map(places))
+            packed = struct.pack("<H", 10) + struct.pack(">HI", number, 0) + socket.inet_pton(socket.AF_INET6, host)
+            return "=" + packed.ljust(28, b"\0").hex()
         case ("sockaddr_un", path):
             return "=" + (struct.pack("<H", 1) + path.format_map(places).encode()).ljust(110, b"\0").hex()
         case ("length", path):
