@@ -242,6 +242,7 @@ impl World {
             }
             Command::Start { instance, function } => {
                 let index = function.key.name.as_str()[1..].parse().expect("a number");
+                self.check_start(instance, index);
                 let before = self.instances.insert(instance, (index, Seen::Starting));
                 assert!(before.is_none(), "an id is used once");
             }
@@ -297,6 +298,18 @@ impl World {
             }
         }
         held
+    }
+
+    /// One more fits into both shares, by Instances and by memory, or is the first and only one.
+    fn check_start(&self, instance: InstanceId, index: usize) {
+        let (config, memory) = (&self.core.config, self.core.instances[&instance].memory);
+        let of_function = (self.held(|function| function == index), config.function_share);
+        let of_account = (self.held(|function| function % 2 == index % 2), config.account_share);
+        for (held, share) in [of_function, of_account] {
+            let fits = held.instances < share.instances
+                && held.memory.as_bytes() + memory.as_bytes() <= share.memory.as_bytes();
+            assert!(held.instances == 0 || fits, "{held:?} and {memory:?} in {share:?}");
+        }
     }
 
     fn check_shares(&self) {
