@@ -11,7 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use lacewing_model::{AccountId, FunctionKey, FunctionName, Region, Result, SystemClock};
 
+use lacewing_sandbox::Policy;
+
 use crate::log::{self, LogLine, LogWriter};
+use crate::names::{Query, Verdict};
 use crate::runtime_api::server::serve_connection;
 use crate::runtime_api::{Event, Shared};
 use crate::stream;
@@ -28,6 +31,28 @@ pub struct Spoken {
     pub is_answered: bool,
     /// What was streamed to the caller.
     pub streamed: Vec<u8>,
+}
+
+/// What the relay of names sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// To the resolver, in place of what the sandbox asked.
+    pub asked: Vec<u8>,
+    /// To the sandbox, if the resolver's message is an answer: with what it says, or emptied.
+    pub answered: Option<Result<Vec<u8>, Vec<u8>>>,
+    /// To the sandbox, if no resolver answers.
+    pub failed: Vec<u8>,
+}
+
+/// Relays a message of a sandbox, if it is a query, and what came from a resolver to that number.
+pub fn names(query: &[u8], number: u16, answer: &[u8], policy: &Policy) -> Option<Relayed> {
+    let query = Query::parse(query)?;
+    let answered = match query.judge(number, answer, policy) {
+        Verdict::Pass(message) => Some(Ok(message)),
+        Verdict::Strip(message) => Some(Err(message)),
+        Verdict::Ignore => None,
+    };
+    Some(Relayed { asked: query.numbered(number), answered, failed: query.failure() })
 }
 
 /// Speaks to the Runtime API while it has one event of this id to hand out, for a caller who takes a

@@ -28,7 +28,8 @@ use uuid::Uuid;
 
 use lacewing_sandbox::{NameServer, Policy};
 
-use message::{LONGEST, Query, Verdict};
+use message::LONGEST;
+pub(crate) use message::{Query, Verdict};
 use resolvers::Resolvers;
 
 /// Questions that one sandbox may have open at a time; more get no answer, as when packets are lost.

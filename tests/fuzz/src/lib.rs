@@ -11,6 +11,7 @@ pub mod document;
 pub mod eventstream;
 pub mod frames;
 pub mod log_lines;
+pub mod names;
 mod pieces;
 pub mod request;
 pub mod runtime_api;
@@ -30,6 +31,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("eventstream", eventstream::run),
     ("frames", frames::run),
     ("log_lines", log_lines::run),
+    ("names", names::run),
     ("request", request::run),
     ("runtime_api", runtime_api::run),
     ("signature", signature::run),

@@ -20,7 +20,7 @@ const QUESTION_END: usize = 4;
 
 /// One question of a sandbox.
 #[derive(Clone, Debug)]
-pub(super) struct Query {
+pub(crate) struct Query {
     bytes: Vec<u8>,
     /// Where the question ends.
     end: usize,
@@ -28,7 +28,7 @@ pub(super) struct Query {
 
 /// What came from a resolver.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is for the sandbox.
     Pass(Vec<u8>),
     /// It names an address that the sandbox may not reach; this, without any, goes in its place.
@@ -39,7 +39,7 @@ pub(super) enum Verdict {
 
 impl Query {
     /// Takes a message for a query with one question, or for nothing.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let message = Message::from_octets(bytes).ok()?;
         let (header, counts) = (message.header(), message.header_counts());
         let is_query = !header.qr() && header.opcode() == Opcode::QUERY;
@@ -58,12 +58,12 @@ impl Query {
     }
 
     /// The same query under another number.
-    pub(super) fn numbered(&self, number: u16) -> Vec<u8> {
+    pub(crate) fn numbered(&self, number: u16) -> Vec<u8> {
         renumber(&self.bytes, number.to_be_bytes())
     }
 
     /// Judges what came as the answer to the query of this number.
-    pub(super) fn judge(&self, number: u16, answer: &[u8], policy: &Policy) -> Verdict {
+    pub(crate) fn judge(&self, number: u16, answer: &[u8], policy: &Policy) -> Verdict {
         match self.addresses(number, answer) {
             None => Verdict::Ignore,
             Some(found) if found.iter().all(|address| policy.may_reach(*address)) => {
@@ -74,7 +74,7 @@ impl Query {
     }
 
     /// The answer that there was none.
-    pub(super) fn failure(&self) -> Vec<u8> {
+    pub(crate) fn failure(&self) -> Vec<u8> {
         self.without_answer(Rcode::SERVFAIL)
     }
 
