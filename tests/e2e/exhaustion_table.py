@@ -1,7 +1,8 @@
 """What a function may try to use up: one row for each thing, with the limit that must stop it.
 
 Data only. A row's body is that of a Python handler behind `test_attacks.PRELUDE`; `count(act)` repeats
-an act until the kernel refuses it and gives how often it worked and the errno. `end` is how the
+an act until the kernel refuses it and gives how often it worked and the errno. Some rows are done in other languages
+too: `compiled` is what `tests/functions/probe` calls it, `node` the body of a handler in Node. `end` is how the
 attempt must end: an errno's name; `Sandbox.Timedout`; `OutOfMemory` (the kernel killed it and the log
 says so); or `fine`, where nothing is refused because nothing is used up; two with `|` between them where
 it is a race which of them is first.
@@ -29,6 +30,23 @@ def child(work):
 """
 
 
+NODE_HELPERS = """
+const fs = require("fs"), net = require("net"), { spawn } = require("child_process"), { Worker } = require("worker_threads");
+const kept = [];
+async function count(act, most = 1e7) {
+  for (let done = 0; done < most; done++) {
+    try { await act(done); } catch (error) { return [done, error.code]; }
+  }
+  return [most, "fine"];
+}
+const once = (emitter, good) => new Promise((resolve, reject) => emitter.once(good, resolve).once("error", reject));
+"""
+
+
+# What most rows keep to.
+USUAL = 2.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Exhaustion:
     name: str
@@ -41,25 +59,30 @@ class Exhaustion:
     # How far a neighbour's p99 may go up. Where every processor is kept busy by fair shares alone, each
     # of the four switches between processes that a call takes may wait for a slice of the scheduler; so
     # it is beside a function that crashes at once, for which a new interpreter is started again and again.
-    ratio: float = 2.0
+    ratio: float = USUAL
+    compiled: str = ""
+    node: str = ""
 
 
 SPIN = "    for _ in range(8): child(lambda: spin())\n    spin()\n"
 MEMORY = "memory of the cgroup"
 EXHAUSTIONS = [
     Exhaustion("processes", "processes of the user", "EAGAIN",
-               "    return count(lambda _: child(lambda: time.sleep(60)))", 500, 1024, {"MemorySize": 2048}),
+               "    return count(lambda _: child(lambda: time.sleep(60)))", 500, 1024, {"MemorySize": 2048}, compiled="processes",
+               node='return count(async () => { const one = spawn("/bin/sleep", ["60"], { stdio: "ignore" }); await once(one, "spawn"); });'),
     Exhaustion("processes that make processes", "processes of the user", "Sandbox.Timedout",
                "    while True:\n        try: os.fork()\n        except OSError: pass", options={"MemorySize": 2048}, ratio=4.0),
     Exhaustion("zombies", "processes of the user", "EAGAIN", "    return count(lambda _: child(lambda: None))", 500, 1024, {"MemorySize": 2048}),
     Exhaustion("threads", "processes of the user", "EAGAIN",
                "    threading.stack_size(1 << 16)\n"
-               "    return count(lambda _: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())", 500, 1024),
+               "    return count(lambda _: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())", 500, 1024, compiled="threads"),
     Exhaustion("processor time", "weight of the cgroup, timeout", "Sandbox.Timedout",
-               "    def spin():\n        while True: pass\n" + SPIN, ratio=3.0),
+               "    def spin():\n        while True: pass\n" + SPIN, ratio=3.0, compiled="processor",
+               node='for (let at = 0; at < 3; at++) kept.push(new Worker("for (;;);", { eval: true }));\n    for (;;);'),
     Exhaustion("wake-ups", "weight of the cgroup, timeout", "Sandbox.Timedout",
                "    def spin():\n        while True: os.sched_yield()\n" + SPIN),
-    Exhaustion("memory", MEMORY, "OutOfMemory", "    return count(lambda _: kept.append(bytearray(b'x' * (1 << 24))))"),
+    Exhaustion("memory", MEMORY, "OutOfMemory", "    return count(lambda _: kept.append(bytearray(b'x' * (1 << 24))))", compiled="memory",
+               node='return count(() => kept.push(Buffer.alloc(1 << 24, 1)));'),
     Exhaustion("memory of many processes", MEMORY, "OutOfMemory|Sandbox.Timedout",
                "    for _ in range(40): child(lambda: (kept.append(bytearray(b'x' * (1 << 24))), time.sleep(60)))\n"
                "    return count(lambda _: kept.append(bytearray(b'x' * (1 << 24))))"),
@@ -85,19 +108,22 @@ EXHAUSTIONS = [
     Exhaustion("bytes of /tmp", "size of the file system", "ENOSPC",
                "    file = open('/tmp/x', 'wb', 0)\n"
                "    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))",
-               500, 512, {"MemorySize": 1024}),
+               500, 512, {"MemorySize": 1024}, compiled="tmp",
+               node='const file = fs.openSync("/tmp/x", "w"), block = Buffer.alloc(1 << 20);\n    return count(() => fs.writeSync(file, block) === 1 << 20 || fs.writeSync(file, "x"));'),
     Exhaustion("bytes of /tmp with little memory", "size of the file system", "ENOSPC",
                "    file = open('/tmp/x', 'wb', 0)\n"
                "    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))",
                500, 512),
     Exhaustion("files of /tmp", "inodes of the file system", "ENOSPC",
                "    return count(lambda n: open(f'/tmp/{n}', 'w').close())", 30_000, 40_000, {"MemorySize": 512}),
-    Exhaustion("open files", "open files", "EMFILE", "    return count(lambda _: kept.append(open('/dev/null')))", 900, 1024),
+    Exhaustion("open files", "open files", "EMFILE", "    return count(lambda _: kept.append(open('/dev/null')))", 900, 1024, compiled="files",
+               node='return count(() => kept.push(fs.openSync("/dev/null")));'),
     Exhaustion("pipes", "open files", "EMFILE",
                "    def act(_):\n        reader, writer = os.pipe(); kept.append(reader); os.set_blocking(writer, False)\n"
                "        try: write_for_ever(writer, bytes(4096))\n        except BlockingIOError: pass\n"
-               "    return count(act)", 450, 512, {"MemorySize": 256}),
-    Exhaustion("sockets", "open files", "EMFILE", "    return count(lambda _: kept.append(socket.socket()))", 900, 1024),
+               "    return count(act)", 450, 512, {"MemorySize": 256}, compiled="pipes"),
+    Exhaustion("sockets", "open files", "EMFILE", "    return count(lambda _: kept.append(socket.socket()))", 900, 1024, compiled="sockets",
+               node='return count(() => { const one = net.createServer(); kept.push(one); return once(one.listen(0, "127.0.0.1"), "listening"); });'),
     Exhaustion("connections to the platform", "open files", "EMFILE",
                "    host, port = os.environ['AWS_ENDPOINT_URL'].removeprefix('http://').split(':')\n"
                "    def act(_):\n        one = socket.socket(); one.setblocking(False); kept.append(one)\n"
@@ -119,7 +145,8 @@ EXHAUSTIONS = [
     Exhaustion("stack", "stack", "Runtime.ExitError",
                "    import sys; sys.setrecursionlimit(10**9)\n    deeper = ctypes.CFUNCTYPE(None)(lambda: deeper())\n    deeper()", ratio=3.0),
     Exhaustion("lines of the log", "log that waits", "Sandbox.Timedout",
-               "    for _ in range(4): child(lambda: write_for_ever(1, b'a line of the log\\n' * 4096))\n    time.sleep(60)"),
+               "    for _ in range(4): child(lambda: write_for_ever(1, b'a line of the log\\n' * 4096))\n    time.sleep(60)", compiled="output",
+               node='const block = "a line of the log\\n".repeat(4096);\n    for (;;) try { fs.writeSync(1, block); } catch (error) { if (error.code !== "EAGAIN") throw error; }'),
     Exhaustion("an endless answer", "size of an answer, timeout", "Function.ResponseSizeTooLarge|Sandbox.Timedout",
                "    os.write(3, struct.pack('<I', 0xffffffff))\n    write_for_ever(3, bytes(65536))"),
     Exhaustion("an answer that never ends", "timeout", "Sandbox.Timedout",

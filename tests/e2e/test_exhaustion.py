@@ -1,8 +1,9 @@
 """Each row of `exhaustion_table`: the limit that is named stops it, a neighbour goes on answering, and
 the function itself answers again. LACEWING_SOAK=1 measures the neighbour too: its p99 beside each
-attack over its p99 in quiet, in the same run; twice that is the bound of most rows."""
+attack over its p99 in quiet, in the same run. `docs/exhaustions.md` is the table."""
 
 import concurrent.futures
+import errno
 import os
 import statistics
 import threading
@@ -10,13 +11,18 @@ import time
 
 import pytest
 
-from exhaustion_table import EXHAUSTIONS, HELPERS, MEMORY
-from harness import Functions, resident_mb
+from exhaustion_table import EXHAUSTIONS, HELPERS, MEMORY, NODE_HELPERS, USUAL
+from harness import REPOSITORY, Functions, node_runtime, resident_mb
 from test_attacks import Latency, hostile, neighbour  # noqa: F401 (fixtures)
 
+DOCUMENT = REPOSITORY / "docs/exhaustions.md"
 SOAK = bool(os.environ.get("LACEWING_SOAK"))
 SAMPLES = 400
 TRIES = 5
+
+
+def in_node(row) -> str:
+    return f"{NODE_HELPERS}\nexports.handler = async (event) => {{\n    if (event === 'again') return event;\n    {row.node}\n}};\n"
 
 
 def source(row) -> str:
@@ -36,27 +42,33 @@ def ends(row, lacking: set[str]) -> list[str]:
     return row.end.split("|")
 
 
+def amount_of(answer) -> tuple[int, str]:
+    """How often it worked, and what refused it."""
+    if isinstance(answer.payload, str):
+        done, number = map(int, answer.payload.split())
+        return done, errno.errorcode[number]
+    done, end = answer.payload
+    return done, end
+
+
 def end_of(answer) -> str:
     """How an attempt ended, in the words of the table."""
     if answer.error is None:
-        return answer.payload[1]
+        return amount_of(answer)[1]
     if "Error Type: Runtime.OutOfMemory" in answer.log:
         return "OutOfMemory"
     return answer.payload["errorType"]
 
 
-@pytest.mark.parametrize("row", EXHAUSTIONS, ids=lambda row: row.name.replace(" ", "-"))
-def test_the_limit_stops_it_and_the_neighbour_goes_on(functions, server, hostile, neighbour, lacking, row):  # noqa: F811
-    if row.limit == MEMORY and "cgroup-memory" in lacking:
-        pytest.skip("skipped: nothing bounds memory on this host, see `lacewing doctor`")
+def try_out(functions, server, neighbour, lacking, row, name, attack=1, again="again"):  # noqa: F811
+    """Has a function try a row: the limit stops it, and beside and after it all go on."""
     before = resident_mb(server.process.pid)
-    name = hostile(source(row), **options(row))
     with Latency(functions, neighbour) as latency:
-        answer = functions.invoke(name, 1, LogType="Tail")
+        answer = functions.invoke(name, attack, LogType="Tail")
     latency.assert_goes_on()
     assert end_of(answer) in ends(row, lacking), answer.raw[:500]
     if answer.error is None:
-        amount = answer.payload[0]
+        amount, _ = amount_of(answer)
         assert row.least <= amount <= row.most, amount
     print(f"{row.name:35} stopped by {row.limit} ({end_of(answer)})")
     assert server.health() == 200
@@ -64,7 +76,77 @@ def test_the_limit_stops_it_and_the_neighbour_goes_on(functions, server, hostile
     assert functions.invoke(neighbour, 7).payload == 7
     functions.client.update_function_configuration(FunctionName=name, Description="an Instance without a past")
     functions.client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
-    assert functions.invoke(name, "again").payload == "again"
+    assert functions.invoke(name, again).payload == "again"
+
+
+def named(row) -> str:
+    return row.name.replace(" ", "-")
+
+
+def needs_memory(row, lacking) -> None:
+    if row.limit == MEMORY and "cgroup-memory" in lacking:
+        pytest.skip("skipped: nothing bounds memory on this host, see `lacewing doctor`")
+
+
+@pytest.mark.parametrize("row", EXHAUSTIONS, ids=named)
+def test_the_limit_stops_it_and_the_neighbour_goes_on(functions, server, hostile, neighbour, lacking, row):  # noqa: F811
+    needs_memory(row, lacking)
+    try_out(functions, server, neighbour, lacking, row, hostile(source(row), **options(row)))
+
+
+@pytest.mark.parametrize("row", [row for row in EXHAUSTIONS if row.compiled], ids=named)
+def test_it_stops_a_compiled_function_too(functions, server, compiled, neighbour, lacking, row):  # noqa: F811
+    needs_memory(row, lacking)
+    name = functions.custom(compiled, **options(row))
+    try_out(functions, server, neighbour, lacking, row, name, f"exhaust {row.compiled}", "echo again")
+    functions.client.delete_function(FunctionName=name)
+
+
+@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+@pytest.mark.parametrize("row", [row for row in EXHAUSTIONS if row.node], ids=named)
+def test_it_stops_node_too(functions, server, neighbour, lacking, row):  # noqa: F811
+    needs_memory(row, lacking)
+    name = functions.node(in_node(row), **options(row))
+    try_out(functions, server, neighbour, lacking, row, name)
+    functions.client.delete_function(FunctionName=name)
+
+
+def document() -> str:
+    """The table as a page."""
+    lines = [
+        "# What a function may use up, and what stops it",
+        "",
+        "Every row is tried in each run of the tests by a Python function, those that say so by a compiled program",
+        "and by Node too, while another function is called (`tests/e2e/test_exhaustion.py`); `LACEWING_BLESS=1`",
+        "writes this page from the table in `tests/e2e/exhaustion_table.py`. `fine`: nothing is refused, because",
+        "nothing is used up.",
+        "",
+        "| what | in | limit | how it ends |",
+        "|---|---|---|---|",
+    ]
+    for row in EXHAUSTIONS:
+        languages = ["Python", *["compiled"] * bool(row.compiled), *["Node"] * bool(row.node)]
+        end = " or ".join(f"`{end}`" for end in row.end.split("|"))
+        lines.append(f"| {row.name} | {', '.join(languages)} | {row.limit} | {end} |")
+    lines += [
+        "",
+        "## What a neighbour feels",
+        "",
+        f"`make soak` measures a neighbour's p99 beside each row in Python over its p99 in quiet: below {USUAL:g} times, but",
+        "for these. They keep every processor busy, `stack` by a new interpreter again and again, by shares that are",
+        "fair, and each of the switches between processes that a call takes may wait for a slice of the scheduler.",
+        "",
+        "| what | below |",
+        "|---|---|",
+    ]
+    lines += [f"| {row.name} | {row.ratio:g} times |" for row in EXHAUSTIONS if row.ratio != USUAL]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_is_that_of_the_table():
+    if os.environ.get("LACEWING_BLESS"):
+        DOCUMENT.write_text(document())
+    assert DOCUMENT.read_text() == document(), "run this test with LACEWING_BLESS=1 and commit docs/exhaustions.md"
 
 
 SOCKETS = """

@@ -72,6 +72,7 @@ fn obey(command: &str, rest: &str) -> (String, bool) {
                 std::thread::sleep(std::time::Duration::from_secs(60));
             }
         }
+        "exhaust" => (exhaust(rest), true),
         "exit" => exit(3),
         "crash" => std::process::abort(),
         other => (format!("no command named {other}"), true),
@@ -107,6 +108,63 @@ fn litter(count: usize) -> usize {
         left += usize::from(unsafe { call(29, [0, 1 << 20, 0o1600, 0, 0, 0]) } >= 0);
     }
     left
+}
+
+/// Does one thing until the kernel refuses it; tells how often it worked, and the errno.
+fn exhaust(what: &str) -> String {
+    let minute = std::time::Duration::from_secs(60);
+    let act: &mut dyn FnMut() -> std::io::Result<()> = match what {
+        // SAFETY: the calls take numbers, and the new process only waits.
+        "processes" => &mut || match unsafe { call(57, [0; 6]) } {
+            0 => loop {
+                std::thread::sleep(minute);
+            },
+            pid => checked(pid),
+        },
+        "threads" => &mut || {
+            let thread = std::thread::Builder::new().stack_size(1 << 16);
+            thread.spawn(move || std::thread::sleep(minute)).map(drop)
+        },
+        "processor" => {
+            (0..8).for_each(|_| drop(std::thread::spawn(|| -> () { spin() })));
+            spin()
+        }
+        "memory" => &mut || {
+            std::mem::forget(std::hint::black_box(vec![7_u8; 1 << 24]));
+            Ok(())
+        },
+        "files" => &mut || std::fs::File::open("/dev/null").map(std::mem::forget),
+        "pipes" => &mut || std::io::pipe().map(std::mem::forget),
+        // SAFETY: the call takes numbers only.
+        "sockets" => &mut || checked(unsafe { call(41, [2, 1, 0, 0, 0, 0]) }),
+        "tmp" => &mut || {
+            let mut file = std::fs::File::options().create(true).append(true).open("/tmp/x")?;
+            file.write_all(&[7; 1 << 20])
+        },
+        "output" => &mut || std::io::stdout().write_all(&b"a line of the log\n".repeat(4096)),
+        other => return format!("nothing named {other}"),
+    };
+    let mut done = 0;
+    loop {
+        match act() {
+            Ok(()) => done += 1,
+            Err(error) => return format!("{done} {}", error.raw_os_error().unwrap_or_default()),
+        }
+    }
+}
+
+fn spin() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// What the kernel gave, or its errno.
+fn checked(result: i64) -> std::io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(std::io::Error::from_raw_os_error(-result as i32)),
+    }
 }
 
 fn read_answer(stream: &mut BufReader<TcpStream>) -> (String, Vec<u8>) {
