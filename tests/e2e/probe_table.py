@@ -171,6 +171,9 @@ def host_files():
         "rename /usr/bin/env": call("rename", "/usr/bin/env", "/usr/bin/vne"),
         "make a link in /etc": call("symlink", "/tmp", "/etc/l"),
         "make a nameless file in /usr": opens("/usr", TMPFILE | O_RDWR),
+    })  # fmt: skip
+    # Whose they are is asked before how they are mounted.
+    yield from rows("read-only root", {"EACCES": "file permissions", "EROFS": "mounts"}, {
         "write to /etc/passwd": opens("/etc/passwd", O_WRONLY),
         "write to its own code": opens("/var/task/marker", O_WRONLY),
     })  # fmt: skip

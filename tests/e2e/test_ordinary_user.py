@@ -93,8 +93,11 @@ def test_every_lack_is_named_with_its_remedy(user, running):
     assert document["lacks"] == lacks and "uid-range" in lacks and not document["full"]
     for feature in features.values():
         assert feature["in_force"] or (feature["detail"] and feature["remedy"].endswith(".")), feature
-    said = re.search(r"isolation partial \(lacks ([^)]*)\)", running.ready_line)
-    assert said is not None and said.group(1).split(", ") == lacks, running.ready_line
+    without = [name for name, it in features.items() if not (it["required"] or it["in_force"] or name == "egress")]
+    assert document["without"] == without and "tmp-disk" in without
+    said = re.search(r"isolation partial \(lacks ([^;)]*); without ([^)]*)\)", running.ready_line)
+    assert said is not None, running.ready_line
+    assert [names.split(", ") for names in said.groups()] == [lacks, without], running.ready_line
 
 
 def test_full_isolation_as_a_condition_is_refused(user):

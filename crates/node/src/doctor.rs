@@ -21,6 +21,8 @@ pub struct Doctor {
     pub full: bool,
     /// Names of what full isolation lacks.
     pub lacks: Vec<String>,
+    /// Names of what would add depth to it and is not in force.
+    pub without: Vec<String>,
     /// What the configuration asks for.
     pub isolation: Isolation,
     /// How functions share the processors.
@@ -38,6 +40,7 @@ impl Doctor {
         Self {
             full: report.is_full(),
             lacks: report.missing().map(|feature| feature.name.clone()).collect(),
+            without: report.without().map(|feature| feature.name.clone()).collect(),
             isolation: settings.isolation,
             cpu: settings.cpu,
             network: Egress::of(&report),

@@ -56,6 +56,8 @@ pub struct Ready {
     pub isolation_is_full: bool,
     /// Names of what full isolation lacks.
     pub lacks: Vec<String>,
+    /// Names of what would add depth to it and is not in force.
+    pub without: Vec<String>,
     /// Whether functions get out.
     pub network: Egress,
     /// How many functions there are.
@@ -160,13 +162,14 @@ impl Node {
 
 fn ready(parts: &Parts) -> Ready {
     let Parts { settings, doctor, .. } = parts;
-    let Doctor { full, lacks, runtimes, network, .. } = doctor;
+    let Doctor { full, lacks, without, runtimes, network, .. } = doctor;
     let account = &settings.services.account;
     Ready {
         address: parts.listener.local_addr().unwrap_or(settings.listen),
         data_dir: settings.data_dir.clone(),
         isolation_is_full: *full,
         lacks: lacks.clone(),
+        without: without.clone(),
         network: network.clone(),
         functions: parts.services.functions.account_usage(account).function_count,
         runtimes: runtimes.iter().map(|found| found.runtime.to_string()).collect(),

@@ -249,6 +249,7 @@ fn admin_info(
         "data_dir": settings.data_dir.display().to_string(),
         "isolation": if doctor.full { "full" } else { "partial" },
         "lacks": doctor.lacks,
+        "without": doctor.without,
         "network": doctor.network.word(),
     });
     let (services, invoker) = (services.clone(), invoker.clone());

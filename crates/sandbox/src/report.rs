@@ -39,4 +39,10 @@ impl Report {
     pub fn missing(&self) -> impl Iterator<Item = &Feature> {
         self.features.iter().filter(|feature| feature.required && !feature.in_force)
     }
+
+    /// Lists what would add depth to full isolation and is not in force; the way out is no part of it.
+    pub fn without(&self) -> impl Iterator<Item = &Feature> {
+        let others = self.features.iter().filter(|feature| feature.name != "egress");
+        others.filter(|feature| !feature.required && !feature.in_force)
+    }
 }

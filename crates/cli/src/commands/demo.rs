@@ -122,6 +122,7 @@ async fn show(node: &Node, packed: Packed, keep: bool, output: Output) -> Result
     let document = json!({
         "isolation_is_full": ready.isolation_is_full,
         "lacks": ready.lacks,
+        "without": ready.without,
         "functions": rows,
         "skipped": skipped,
     });

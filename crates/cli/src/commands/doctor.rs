@@ -64,13 +64,19 @@ fn text(document: &Value) -> String {
     let rows = features.iter().map(|feature| {
         [member(feature, "name"), word(feature).to_owned(), member(feature, "detail")]
     });
-    let lacks = document["lacks"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let lacks: Vec<&str> = lacks.iter().filter_map(Value::as_str).collect();
-    let verdict = match (document["full"].as_bool(), lacks.as_slice()) {
-        (Some(true), _) => "full".to_owned(),
-        (_, []) => "partial: it needs root".to_owned(),
-        (_, lacks) => format!("partial: it lacks {}", lacks.join(", ")),
+    let names = |member: &str| {
+        let names = document[member].as_array().map(Vec::as_slice).unwrap_or_default();
+        names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
     };
+    let mut verdict = match (document["full"].as_bool(), names("lacks")) {
+        (Some(true), _) => "full".to_owned(),
+        (_, lacks) if lacks.is_empty() => "partial: it needs root".to_owned(),
+        (_, lacks) => format!("partial: it lacks {lacks}"),
+    };
+    let without = names("without");
+    if !without.is_empty() {
+        verdict.push_str(&format!(", without {without}"));
+    }
     let mut sections = vec![
         format!("isolation: {verdict}"),
         format!("source:    {}", member(document, "source")),
@@ -100,6 +106,7 @@ mod tests {
         let document = json!({
             "full": false,
             "lacks": ["memory limit"],
+            "without": ["landlock"],
             "source": "this host",
             "report": {"cgroup": "none", "root": true, "features": [
                 {"name": "namespaces", "in_force": true, "required": true, "detail": "all seven"},
@@ -109,7 +116,7 @@ mod tests {
             "runtimes": [],
         });
         insta::assert_snapshot!(text(&document).trim_end(), @r"
-        isolation: partial: it lacks memory limit
+        isolation: partial: it lacks memory limit, without landlock
         source:    this host
         cgroups:   none
 

@@ -236,11 +236,15 @@ fn network(ready: &Ready) -> String {
 
 /// The isolation in force, in a few words.
 pub(crate) fn isolation(ready: &Ready) -> String {
-    match ready.lacks.as_slice() {
-        [] if ready.isolation_is_full => "full".to_owned(),
-        [] => "partial (not root)".to_owned(),
-        lacks => format!("partial (lacks {})", lacks.join(", ")),
-    }
+    let (word, lacks) = match ready.lacks.as_slice() {
+        [] if ready.isolation_is_full => ("full", None),
+        [] => ("partial", Some("not root".to_owned())),
+        lacks => ("partial", Some(format!("lacks {}", lacks.join(", ")))),
+    };
+    let beside =
+        (!ready.without.is_empty()).then(|| format!("without {}", ready.without.join(", ")));
+    let said: Vec<String> = lacks.into_iter().chain(beside).collect();
+    if said.is_empty() { word.to_owned() } else { format!("{word} ({})", said.join("; ")) }
 }
 
 #[cfg(test)]
@@ -280,6 +284,7 @@ mod tests {
             data_dir: "/d".into(),
             isolation_is_full: true,
             lacks: Vec::new(),
+            without: Vec::new(),
             network: Egress {
                 in_force: true,
                 by: None,
@@ -290,6 +295,8 @@ mod tests {
             runtimes: vec!["python3.11".into(), "nodejs20.x".into()],
         };
         insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation full, network egress, 1 function, runtimes python3.11 nodejs20.x");
+        ready.without = vec!["landlock".into(), "tmp-disk".into()];
+        assert!(ready_line(&ready).contains(", isolation full (without landlock, tmp-disk), "));
         ready.network.by = Some("pasta");
         assert!(ready_line(&ready).contains(", network egress by pasta, "));
         ready.isolation_is_full = false;
@@ -297,6 +304,6 @@ mod tests {
         ready.network.in_force = false;
         ready.network.detail = "an ordinary user needs pasta".into();
         ready.runtimes.clear();
-        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation partial (lacks cgroup), network none (an ordinary user needs pasta), 1 function, no interpreters found");
+        insta::assert_snapshot!(ready_line(&ready), @"ready: http://127.0.0.1:9000, data /d, isolation partial (lacks cgroup; without landlock, tmp-disk), network none (an ordinary user needs pasta), 1 function, no interpreters found");
     }
 }

@@ -45,6 +45,8 @@ fn landlock_is_reported_but_not_required() {
     let landlock = report.features.iter().find(|feature| feature.name == "landlock").unwrap();
     assert!(!landlock.in_force && !landlock.required);
     assert!(report.missing().all(|feature| feature.name.starts_with("cgroup-")));
+    let without: Vec<_> = report.without().map(|feature| feature.name.as_str()).collect();
+    assert_eq!(without, ["landlock", "tmp-disk"]);
 }
 
 #[test]
