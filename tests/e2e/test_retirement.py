@@ -1,25 +1,32 @@
 """Thousands of Instances that start, misbehave and go, and nothing of them stays: processes, daemons,
-mounts, cgroups, namespaces, descriptors, files, memory. LACEWING_SOAK=1 runs 20,000 of them."""
+mounts, cgroups, namespaces, links, members of the router's sets, disks, descriptors, files, memory. Of a runtime
+of their own, which go by themselves, LACEWING_SOAK=1 runs 20,000; of the stock ones, made of blank ones and ended
+by the platform, 600."""
 
 import concurrent.futures
 import contextlib
 import gc
 import itertools
+import json
 import os
 import pathlib
 import random
 import re
+import shutil
+import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import Functions, resident_mb, steady
+from harness import Functions, info, node_runtime, resident_mb, settle, steady
 from test_serve import cgroups, descendants, mounts, wait_until
 
 STARTS = int(os.environ.get("LACEWING_STARTS", 20_000 if os.environ.get("LACEWING_SOAK") else 300))
 ROUNDS = 10
 CALLERS = 4
+# Instances of the stock runtimes, so many in one wave.
+STOCK, WAVE = max(STARTS // 33, 24), 8
 # What an Instance does before it goes, and how often among a hundred. `hang` is ended by its timeout.
 BEHAVIOURS = {"leave": 80, "daemons 3": 8, "litter 20": 5, "exit": 3, "crash": 3, "hang": 1}
 KERNEL_OBJECTS = ("user_namespace", "pid_namespace", "net_namespace", "mnt_cache", "task_struct", "shmem_inode_cache")
@@ -30,6 +37,7 @@ class Host:
 
     def __init__(self, server):
         self.server = server
+        self.router = router_of(server)
 
     def counts(self) -> dict[str, int]:
         pid = self.server.process.pid
@@ -39,10 +47,18 @@ class Host:
             "mounts": len(self.mounts(below)),
             "cgroups": len(cgroups(self.server)),
             "namespaces": len(namespaces({pid, *below})),
-            "descriptors of the launcher": sum(descriptors(child) for child in below),
+            "links of the router": len(links(self.router)),
+            "members of the router's sets": members(self.router),
+            "disks": sum(self.is_own(file) for file in pathlib.Path("/sys/block").glob("loop*/loop/backing_file")),
+            "descriptors of the launcher": sum(descriptors(child) for child in below if is_outside(child)),
             "files for sandboxes": sum(len(files) for _, _, files in os.walk(self.server.data_dir / "run")),
             "files of code": sum(len(files) for _, _, files in os.walk(self.server.data_dir / "code")),
         }
+
+    def is_own(self, file: pathlib.Path) -> bool:
+        with contextlib.suppress(OSError):  # it is free again
+            return str(self.server.data_dir) in file.read_text()
+        return False
 
     def mounts(self, below: set[int]) -> list[str]:
         """Those that only the launcher and its sandboxes see, and those of the host that are ours."""
@@ -54,6 +70,42 @@ class Host:
 
     def descriptors(self) -> int:
         return descriptors(self.server.process.pid)
+
+
+def inside(namespace: str, *command: str) -> str:
+    nsenter = ["nsenter", f"--net={namespace}", *command]
+    return subprocess.run(nsenter, capture_output=True, text=True, check=True).stdout
+
+
+def links(namespace: str | None) -> list[str]:
+    """Those to sandboxes, which exist or wait."""
+    found = re.findall(r"^\d+: (s\d+|up)@", inside(namespace, "ip", "-o", "link"), re.M) if namespace else []
+    return [name for name in found if name != "up"] if "up" in found else []
+
+
+def members(namespace: str | None) -> int:
+    if namespace is None:
+        return 0
+    found = json.loads(inside(namespace, "nft", "--json", "list", "ruleset"))["nftables"]
+    return sum(len(entry["set"].get("elem", [])) for entry in found if "set" in entry)
+
+
+def router_of(server) -> str | None:
+    """The router's network namespace, which the launcher has open, if there is one."""
+    if "network egress" not in server.ready_line or not all(map(shutil.which, ["nsenter", "ip", "nft"])):
+        return None
+    pid = server.process.pid
+    launcher = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+    open_ones = pathlib.Path(f"/proc/{launcher}/fd").iterdir()
+    found = [str(file) for file in open_ones if os.readlink(file).startswith("net:")]
+    return next(namespace for namespace in found if links(namespace))
+
+
+def is_outside(pid: int) -> bool:
+    """Whether it is no process of a sandbox: how many a blank one has open depends on its language."""
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    return False
 
 
 def descriptors(pid: int) -> int:
@@ -158,3 +210,109 @@ def test_nothing_stays_of_instances_that_went(quick, compiled):
     assert resident_mb(quick.process.pid) < memory_before + 64, (memory_before, resident_mb(quick.process.pid))
     print(f"ends: {ended}; objects of the kernel: {objects_before} -> {kernel_objects()}")
     assert not re.search(r"panicked|ERROR", quick.log.read_text())
+
+
+PYTHON = """
+import os, socket, subprocess, threading, time
+def handler(event, context):
+    for number in range(20):
+        open(f"/tmp/{event}-{number}", "wb").write(bytes(4096))
+    # It is heard of nowhere, and is counted as a connection.
+    client = socket.socket(); client.setblocking(False); client.connect_ex(("203.0.113.9", 80))
+    if event % 2:
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+        subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; setsid sleep 3600 & sleep 3600"], start_new_session=True)
+    return event
+"""
+NODE = """
+const { spawn } = require("child_process"), fs = require("fs"), { Worker } = require("worker_threads");
+exports.handler = async (event) => {
+  for (let number = 0; number < 20; number++) fs.writeFileSync(`/tmp/${event}-${number}`, Buffer.alloc(4096));
+  if (event % 2) {
+    new Worker("setInterval(() => {}, 1000)", { eval: true });
+    spawn("/bin/sh", ["-c", "trap '' TERM; sleep 3600"], { detached: true, stdio: "ignore" }).unref();
+  }
+  return event;
+};
+"""
+
+
+def frozen(server) -> int:
+    """How many groups of this server are."""
+    count = 0
+    for folder in cgroups(server):
+        for name, value in (("freezer.state", "FROZEN"), ("cgroup.freeze", "1")):
+            with contextlib.suppress(OSError):
+                count += pathlib.Path(folder, name).read_text().strip() == value
+    return count
+
+
+def instances(server) -> int:
+    counts = info(server)["instances"]
+    return sum(counts[state] for state in ("starting", "idle", "busy", "retiring"))
+
+
+class Wave:
+    """Instances of the stock runtimes, made at once, which the platform ends in one of its ways."""
+
+    def __init__(self, server):
+        self.server, self.own = server, Functions(server)
+        languages = [lambda: self.own.python(PYTHON)]
+        if node_runtime():
+            languages.append(lambda: self.own.node(NODE))
+        self.make = itertools.cycle(languages)
+        self.names = [next(self.make)() for _ in range(WAVE)]
+
+    def run(self) -> None:
+        with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
+            calls = [pool.submit(Functions(self.server).invoke, name, at) for at, name in enumerate(self.names)]
+            assert [call.result().payload for call in calls] == list(range(WAVE))
+
+    def evict(self) -> None:
+        """Nobody calls them again."""
+
+    def replace(self) -> None:
+        for name in self.names:
+            self.own.client.update_function_configuration(FunctionName=name, Description=str(time.monotonic()))
+
+    def delete(self) -> None:
+        for name in self.names:
+            self.own.client.delete_function(FunctionName=name)
+        self.names = [next(self.make)() for _ in range(WAVE)]
+
+
+def test_nothing_stays_of_instances_that_the_platform_ended(own_server, tmp_path):
+    config = tmp_path / "lacewing.toml"
+    # In other ways they are ended before their time.
+    config.write_text('[limits]\nkeep_alive = "5s"\n')
+    server = own_server("--config", str(config))
+    host, wave = Host(server), Wave(server)
+    used, ways = info(server)["instances"]["blank_used"], itertools.cycle([wave.evict, wave.replace, wave.delete])
+
+    def settled() -> dict[str, int]:
+        assert wait_until(lambda: instances(server) == 0, 60), info(server)["instances"]
+        settle(server)
+        return host.counts()
+
+    for _ in range(3):
+        wave.run()
+        next(ways)()
+    before, descriptors_before, memory_before = settled(), host.descriptors(), resident_mb(server.process.pid)
+    print(f"standing: {before}")
+    was_frozen = most = 0
+    for number in range(STOCK // WAVE):
+        wave.run()
+        most = max(most, members(host.router))
+        end = next(ways)
+        # All that have an end of their own to come sleep by then, but for those that wrote after their answer.
+        wait_until(lambda: frozen(server) >= WAVE, 2)
+        was_frozen += frozen(server)
+        end()
+        assert wait_until(lambda: settled() == before, 90), f"{end.__name__}: before {before}, after {host.counts()}"
+    print(f"{STOCK // WAVE * WAVE} ended, {was_frozen} of them frozen, {most} members of sets at most, {host.descriptors()} descriptors and"
+          f" {resident_mb(server.process.pid):.0f} MB of the server: {host.counts()}")  # fmt: skip
+    assert was_frozen > STOCK // 2, "they were to be frozen first"
+    assert info(server)["instances"]["blank_used"] - used > STOCK // 2, "they were to be made of blank ones"
+    assert wait_until(lambda: host.descriptors() <= descriptors_before, 30), (descriptors_before, host.descriptors())
+    assert resident_mb(server.process.pid) < memory_before + 64
+    assert not re.search(r"panicked|ERROR", server.log.read_text())
