@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::process::{cache, command, step, target};
-use crate::{codegen, tidy};
+use crate::{codegen, skips, tidy};
 
 fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))?;
@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
     )?;
     step(
         "unit and integration tests",
-        &mut nextest(&["run", "--workspace", "--locked", "--profile", "ci"])?,
+        nextest(&["run", "--workspace", "--locked", "--profile", "ci"])?.arg(skips::reporting()?),
     )?;
     step(
         "documentation",
@@ -41,7 +41,8 @@ pub(crate) fn run() -> Result<()> {
     )?;
     step("build", &mut cargo(&["build", "--workspace", "--locked"])?)?;
     pytest("bootstrap tests", "crates/runtime/bootstraps/tests", &[])?;
-    pytest("end-to-end tests", "tests/e2e", &[])
+    pytest("end-to-end tests", "tests/e2e", &[])?;
+    skips::tell()
 }
 
 /// The long forms of those tests that have one: they look for `LACEWING_SOAK`.

@@ -6,6 +6,7 @@ mod ci;
 mod codegen;
 mod fuzz;
 mod process;
+mod skips;
 mod tidy;
 mod vm;
 

@@ -16,11 +16,11 @@ use uuid::Uuid;
 use lacewing_model::function::{Architecture, Code, Environment, State, UpdateStatus};
 use lacewing_model::usage::Trigger;
 use lacewing_model::{
-    AccountId, Credentials, Function, FunctionConfig, FunctionKey, FunctionName, Invocation,
-    Outcome, Region, RequestId, RuntimeId, Secret, SystemClock, Timestamp, Version,
+    AccountId, Credentials, Family, Function, FunctionConfig, FunctionKey, FunctionName,
+    Invocation, Outcome, Region, RequestId, RuntimeId, Secret, SystemClock, Timestamp, Version,
 };
 use lacewing_runtime::{
-    Completion, EndpointListeners, Instance, LogReceiver, Options, Premises, Runtimes,
+    Completion, EndpointListeners, Instance, Interpreter, LogReceiver, Options, Premises, Runtimes,
     StartRequest, Starter,
 };
 use lacewing_sandbox::{Cpu, Isolation, Launcher, LauncherOptions, ScratchOptions};
@@ -37,9 +37,16 @@ pub(crate) struct Bed {
     _directory: TempDir,
 }
 
+/// What runs a function: a test that needs a language means something with any version of it.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    Newest(Family),
+    This(RuntimeId),
+}
+
 /// A function in the making.
 pub(crate) struct Source {
-    pub(crate) runtime: &'static str,
+    pub(crate) runtime: Wanted,
     pub(crate) handler: &'static str,
     pub(crate) files: Vec<(&'static str, Vec<u8>, u32)>,
     pub(crate) timeout_seconds: u32,
@@ -49,19 +56,20 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn python(code: &str) -> Self {
-        Self::of("python3.11", "app.handler", "app.py", code, 0o644)
+        Self::of(Wanted::Newest(Family::Python), "app.handler", "app.py", code, 0o644)
     }
 
     pub(crate) fn node(code: &str) -> Self {
-        Self::of("nodejs20.x", "index.handler", "index.js", code, 0o644)
+        Self::of(Wanted::Newest(Family::Node), "index.handler", "index.js", code, 0o644)
     }
 
     pub(crate) fn custom(bootstrap: &str) -> Self {
-        Self::of("provided.al2023", "main", "bootstrap", bootstrap, 0o755)
+        let runtime = "provided.al2023".parse().expect("known");
+        Self::of(Wanted::This(runtime), "main", "bootstrap", bootstrap, 0o755)
     }
 
     fn of(
-        runtime: &'static str,
+        runtime: Wanted,
         handler: &'static str,
         file: &'static str,
         code: &str,
@@ -82,6 +90,20 @@ impl Bed {
     /// Makes one, or says why not.
     pub(crate) fn new() -> Option<Self> {
         Self::with_blanks(0)
+    }
+
+    /// Makes one where functions of that language can run, or says why not.
+    pub(crate) fn offering(family: Family) -> Option<Self> {
+        Self::new()?.if_offered(family)
+    }
+
+    /// None, and a word about it, where the machine lacks the language.
+    pub(crate) fn if_offered(self, family: Family) -> Option<Self> {
+        let there = self.newest(family).is_some();
+        if !there {
+            skip(&format!("no {family:?} on this machine"));
+        }
+        there.then_some(self)
     }
 
     /// The same, where so many blank Instances wait once [`Starter::keep_blanks`] runs.
@@ -128,18 +150,28 @@ impl Bed {
         Some(Self { starter, logs, endpoints, runtimes, store, launcher, _directory: directory })
     }
 
-    /// Whether the machine has what a function needs; says so if not.
-    pub(crate) fn offers(&self, runtime: &str) -> bool {
-        let runtime: RuntimeId = runtime.parse().expect("known");
-        let there = self.runtimes.resolve(runtime, false).is_ok();
-        if !there {
-            skip(&format!("no {runtime} on this machine"));
-        }
-        there
+    /// The newest version of the language that this machine has.
+    pub(crate) fn newest(&self, family: Family) -> Option<Interpreter> {
+        let mut offered = self.runtimes.list().into_iter();
+        offered.rfind(|interpreter| interpreter.runtime.family == family)
+    }
+
+    /// How the first record of a function of the newest version begins, up to the patch.
+    pub(crate) fn init_start(&self, family: Family) -> String {
+        let runtime = self.newest(family).expect("offered").runtime;
+        let (language, version) = match (family, runtime.version) {
+            (Family::Python, (major, minor)) => ("python", format!("{major}.{minor}")),
+            (_, (major, _)) => ("nodejs", major.to_string()),
+        };
+        format!("INIT_START Runtime Version: {language}:{version}.v")
     }
 
     pub(crate) async fn function(&self, source: &Source) -> Function {
         let code = self.upload(source).await;
+        let runtime = match source.runtime {
+            Wanted::Newest(family) => self.newest(family).expect("offered").runtime,
+            Wanted::This(runtime) => runtime,
+        };
         let environment = source
             .environment
             .iter()
@@ -156,7 +188,7 @@ impl Bed {
             version: Version::Latest,
             lineage: Uuid::nil(),
             config: FunctionConfig {
-                runtime: source.runtime.parse().expect("known"),
+                runtime,
                 handler: source.handler.to_owned(),
                 role: "arn:aws:iam::000000000000:role/lambda".to_owned(),
                 description: String::new(),
@@ -244,9 +276,11 @@ impl Bed {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+/// Says why a test cannot be run here; where LACEWING_NO_SKIP is set that is a failure.
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn skip(reason: &str) {
-    eprintln!("skipped: {reason}");
+    assert!(std::env::var_os("LACEWING_NO_SKIP").is_none(), "skipped: {reason}");
+    println!("skipped: {reason}");
 }
 
 /// Waits until something is so.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lacewing_model::Function;
+use lacewing_model::{Family, Function};
 use lacewing_runtime::{Instance, Starter};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -51,8 +51,8 @@ struct Blanks {
 
 impl Blanks {
     /// None where the machine lacks what the test needs.
-    fn new(count: usize, runtime: &str) -> Option<Self> {
-        let bed = Bed::with_blanks(count).filter(|bed| bed.offers(runtime))?;
+    fn new(count: usize, family: Family) -> Option<Self> {
+        let bed = Bed::with_blanks(count)?.if_offered(family)?;
         let (stop, starter) = (CancellationToken::new(), bed.starter.clone());
         let stopped = stop.clone();
         let keeper = TaskTracker::new();
@@ -81,8 +81,8 @@ async fn wait_for(starter: &Starter, is_so: impl Fn(usize) -> bool) {
     panic!("never: {:?}", starter.blanks());
 }
 
-async fn worlds(source: Source) {
-    let Some(blanks) = Blanks::new(1, source.runtime) else { return };
+async fn worlds(family: Family, source: Source) {
+    let Some(blanks) = Blanks::new(1, family) else { return };
     let source = Source {
         environment: vec![
             ("GREETING", "hello = \u{e4}"),
@@ -113,17 +113,17 @@ async fn worlds(source: Source) {
 
 #[tokio::test]
 async fn a_python_function_sees_what_it_would_see_in_any_other() {
-    worlds(Source::python(PYTHON_WORLD)).await;
+    worlds(Family::Python, Source::python(PYTHON_WORLD)).await;
 }
 
 #[tokio::test]
 async fn a_node_function_sees_what_it_would_see_in_any_other() {
-    worlds(Source::node(NODE_WORLD)).await;
+    worlds(Family::Node, Source::node(NODE_WORLD)).await;
 }
 
 #[tokio::test]
 async fn the_log_of_the_first_invocation_is_the_same() {
-    let Some(mut blanks) = Blanks::new(1, "python3.11") else { return };
+    let Some(mut blanks) = Blanks::new(1, Family::Python) else { return };
     let code = "import logging\nprint('loading')\n\
                 def handler(event, context):\n    logging.warning('careful')\n    return 1\n";
     let source =
@@ -133,7 +133,7 @@ async fn the_log_of_the_first_invocation_is_the_same() {
     let answer = instance.invoke(&call("{}")).await;
     assert!(answer.init.is_some(), "it was a cold start");
     let lines = blanks.bed.lines().await;
-    assert!(lines[0].starts_with("INIT_START Runtime Version: python:3.11.v"), "{lines:?}");
+    assert!(lines[0].starts_with(&blanks.bed.init_start(Family::Python)), "{lines:?}");
     assert_eq!(lines[1], "loading");
     assert!(lines[2].starts_with("START RequestId: "), "{lines:?}");
     let record: serde_json::Value = serde_json::from_str(&lines[3]).expect("JSON");
@@ -144,7 +144,7 @@ async fn the_log_of_the_first_invocation_is_the_same() {
 
 #[tokio::test]
 async fn an_error_of_init_is_told_as_ever() {
-    let Some(blanks) = Blanks::new(1, "python3.11") else { return };
+    let Some(blanks) = Blanks::new(1, Family::Python) else { return };
     let function = blanks.bed.function(&Source::python("import nowhere")).await;
     let mut instance = blanks.start(function).await;
     let answer = instance.invoke(&call("{}")).await;
@@ -154,7 +154,7 @@ async fn an_error_of_init_is_told_as_ever() {
 
 #[tokio::test]
 async fn what_is_read_at_start_makes_a_start_of_its_own() {
-    let Some(blanks) = Blanks::new(1, "python3.11") else { return };
+    let Some(blanks) = Blanks::new(1, Family::Python) else { return };
     let code = "import os\ndef handler(event, context): return os.environ['LD_BIND_NOW']\n";
     let source = Source { environment: vec![("LD_BIND_NOW", "1")], ..Source::python(code) };
     let function = blanks.bed.function(&source).await;
@@ -168,7 +168,7 @@ async fn what_is_read_at_start_makes_a_start_of_its_own() {
 
 #[tokio::test]
 async fn used_ones_are_replaced_and_all_end_with_the_keeper() {
-    let Some(blanks) = Blanks::new(4, "python3.11") else { return };
+    let Some(blanks) = Blanks::new(4, Family::Python) else { return };
     let code = "def handler(event, context): return 1\n";
     let mut instances = Vec::new();
     for _ in 0..4 {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lacewing_model::Family;
 use lacewing_model::usage::Ending;
 
 use crate::bed::{Bed, Source, call, eventually, failed, returned, tail};
@@ -12,10 +13,7 @@ fn message(request: &lacewing_model::Invocation, reason: &str) -> String {
 
 #[tokio::test]
 async fn a_timeout_is_exact_and_spends_the_instance() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "import time\ndef handler(event, context):\n    print('zzz')\n    time.sleep(60)\n";
     let mut source = Source::python(code);
     source.timeout_seconds = 1;
@@ -39,10 +37,7 @@ async fn a_timeout_is_exact_and_spends_the_instance() {
 
 #[tokio::test]
 async fn exits_and_signals_are_told_apart() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "
 import os, signal, sys
 def handler(event, context):
@@ -72,10 +67,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn the_end_of_memory_is_measured_and_named() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "
 def handler(event, context):
     hoard = []
@@ -102,10 +94,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn memory_that_ran_out_in_init_is_measured_too() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "hoard = []\nwhile True:\n    hoard.append(bytearray(b'x') * (1 << 20))\n";
     let mut source = Source::python(code);
     source.memory_mb = 128;
@@ -121,10 +110,7 @@ async fn memory_that_ran_out_in_init_is_measured_too() {
 
 #[tokio::test]
 async fn a_failed_init_is_repeated_by_the_first_invocation() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let mut instance = bed.start(&Source::python("import not_there\n")).await;
     let request = call("{}");
     let done = instance.invoke(&request).await;
@@ -166,10 +152,7 @@ async fn an_init_that_takes_too_long_is_cut_in_both_phases() {
 
 #[tokio::test]
 async fn a_process_that_died_between_invocations_is_replaced() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "
 import os, threading
 def handler(event, context):

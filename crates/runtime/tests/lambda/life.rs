@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use lacewing_model::Kind;
+use lacewing_model::{Family, Kind, RuntimeId};
 
-use crate::bed::{Bed, Source, call, eventually, returned, tail};
+use crate::bed::{Bed, Source, Wanted, call, eventually, returned, tail};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("a list").count()
@@ -62,10 +62,7 @@ async fn programs_that_were_just_unpacked_can_be_run_at_once() {
 
 #[tokio::test]
 async fn what_is_written_between_invocations_belongs_to_the_next_one() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let code = "
 import threading
 def handler(event, context):
@@ -82,10 +79,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn what_is_written_early_in_a_long_invocation_can_be_read_before_its_end() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let code = "import time\ndef handler(event, context):\n    print('early')\n    \
                 time.sleep(4)\n    print('late')\n";
     let mut source = Source::python(code);
@@ -108,13 +102,10 @@ async fn what_is_written_early_in_a_long_invocation_can_be_read_before_its_end()
 
 #[tokio::test]
 async fn a_missing_version_is_refused_or_substituted_and_named() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let mut source =
         Source::python("import sys\ndef handler(e, c):\n    return sys.version_info[0]\n");
-    source.runtime = "python3.77";
+    source.runtime = Wanted::This(RuntimeId::python(3, 77));
     let mut request = Bed::request(bed.function(&source).await);
     let error = bed.starter.start(request.clone()).await.expect_err("not there");
     assert_eq!(error.kind(), Kind::Invalid);
@@ -128,10 +119,7 @@ async fn a_missing_version_is_refused_or_substituted_and_named() {
 
 #[tokio::test]
 async fn an_invocation_that_nobody_waits_for_ends_with_its_sandbox() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return 1\n";
     let mut instance = bed.start(&Source::python(code)).await;
     let soon = Duration::from_millis(100);

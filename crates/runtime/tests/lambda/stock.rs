@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use lacewing_model::Family;
 use lacewing_model::usage::Ending;
 
-use crate::bed::{Bed, Source, call, failed, returned, tail};
+use crate::bed::{Bed, Source, Wanted, call, failed, returned, tail};
 
 const HELLO: &str = "
 import os
@@ -19,10 +20,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn python_says_hello_and_is_reused() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let mut instance = bed.start(&Source::python(HELLO)).await;
     let first = call("{\"name\":\"Ada\"}");
     let cold = instance.invoke(&first).await;
@@ -38,7 +36,7 @@ async fn python_says_hello_and_is_reused() {
     assert!(returned(&warm).contains("\"count\": 2") && warm.init.is_none());
     let lines = bed.lines().await;
     let id = first.request_id;
-    assert!(lines[0].starts_with("INIT_START Runtime Version: python:3.11.v"), "{lines:?}");
+    assert!(lines[0].starts_with(&bed.init_start(Family::Python)), "{lines:?}");
     assert_eq!(lines[1], "loading");
     assert_eq!(lines[2], format!("START RequestId: {id} Version: $LATEST"));
     assert_eq!(lines[3], "hello Ada");
@@ -53,10 +51,7 @@ async fn python_says_hello_and_is_reused() {
 
 #[tokio::test]
 async fn the_seed_example_of_node_answers_as_written() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("nodejs20.x") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Node) else { return };
     let code = "exports.handler = async (event) => { let responseMessage = \"Hello, \" + event.name; \
                 return { statusCode: 200, body: JSON.stringify({ message: responseMessage }) }; };";
     let mut instance = bed.start(&Source::node(code)).await;
@@ -82,7 +77,7 @@ def handler(event, context):
         let name = interpreter.runtime.to_string();
         let Some(version) = name.strip_prefix("python") else { continue };
         let mut source = Source::python(code);
-        source.runtime = Box::leak(name.clone().into_boxed_str());
+        source.runtime = Wanted::This(interpreter.runtime);
         let mut instance = bed.start(&source).await;
         let done = instance.invoke(&call("{}")).await;
         let seen: serde_json::Value = serde_json::from_str(&returned(&done)).expect("JSON");
@@ -104,10 +99,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn handler_errors_keep_the_instance() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "def handler(event, context):\n    raise ValueError('no ' + str(event))\n";
     let mut instance = bed.start(&Source::python(code)).await;
     for _ in 0..2 {
@@ -126,10 +118,7 @@ async fn handler_errors_keep_the_instance() {
 
 #[tokio::test]
 async fn six_megabytes_go_in_and_out_and_one_more_is_refused() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "
 def handler(event, context):
     return 'x' * (6291556 - 1 if len(event) < 10 else len(event))
@@ -154,10 +143,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn all_output_is_in_the_log_of_its_own_invocation() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let code = "
 import logging, os, sys
 def handler(event, context):
@@ -185,10 +171,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn the_platforms_endpoint_answers_inside() {
-    let Some(mut bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(mut bed) = Bed::offering(Family::Python) else { return };
     let code = "
 import os, urllib.request
 def handler(event, context):
@@ -216,10 +199,7 @@ def handler(event, context):
 
 #[tokio::test]
 async fn an_exec_wrapper_starts_the_runtime() {
-    let Some(bed) = Bed::new() else { return };
-    if !bed.offers("python3.11") {
-        return;
-    }
+    let Some(bed) = Bed::offering(Family::Python) else { return };
     let code = "import os\ndef handler(event, context):\n    return os.environ['WRAPPED']\n";
     let mut source = Source::python(code);
     let wrapper = "#!/bin/sh\nexport WRAPPED=yes\nexec \"$@\"\n";
