@@ -50,11 +50,17 @@ def binary() -> pathlib.Path:
 
 
 def node_runtime() -> str | None:
-    """The identifier of the Node on this machine's PATH, if there is one."""
+    """The identifier of the Node on this machine's PATH, if there is one that is supported."""
     if shutil.which("node") is None:
         return None
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    return f"nodejs{version.stdout.strip().lstrip('v').split('.')[0]}.x"
+    major = int(version.stdout.strip().lstrip("v").split(".")[0])
+    return f"nodejs{major}.x" if major >= 18 else None
+
+
+def fetched_node(major: int) -> pathlib.Path | None:
+    """A Node that scripts/prepare-tests fetched."""
+    return next(cache().glob(f"workloads/node{major}/node_modules/*/bin/node"), None)
 
 
 def zip_of(files: dict[str, str | bytes], modes: dict[str, int] | None = None) -> bytes:
@@ -69,10 +75,10 @@ def zip_of(files: dict[str, str | bytes], modes: dict[str, int] | None = None) -
     return buffer.getvalue()
 
 
-def zip_directories(*directories: pathlib.Path, extra: dict[str, str] | None = None) -> bytes:
+def zip_directories(*directories: pathlib.Path, extra: dict[str, str] | None = None, level: int = 1) -> bytes:
     """A zip archive of whole directories, with their permissions, and some more files."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
         for directory in directories:
             for path in sorted(directory.rglob("*")):
                 if path.is_file() and not LEFT_OUT & set(path.relative_to(directory).parts):

@@ -142,7 +142,7 @@ def test_the_official_python_client_works(functions):
     assert "in python" in answer.log
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="skipped: there is no Node here")
+@pytest.mark.skipif(shutil.which("node") is None, reason="skipped: there is no Node from 18 on here")
 def test_the_official_node_client_works(functions):
     packages = cache() / "workloads/aws-lambda-ric"
     extra = {"app.js": "exports.handler = async (event, context) => [event, context.awsRequestId];"}

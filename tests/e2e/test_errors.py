@@ -6,7 +6,7 @@ import pytest
 
 from harness import node_runtime, zip_of
 
-needs_node = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+needs_node = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
 
 
 def test_a_python_exception_is_answered_with_its_stack(functions):

@@ -40,7 +40,7 @@ def test_python_inherits_no_descriptor_but_its_own(functions, hostile):  # noqa:
     assert functions.invoke(hostile(DESCRIPTORS)).payload == OURS
 
 
-@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
 def test_node_inherits_no_descriptor_but_its_own(functions):
     name = functions.node(DESCRIPTORS_OF_NODE)
     found = functions.invoke(name).payload

@@ -4,7 +4,7 @@ import pytest
 
 from harness import node_runtime, zip_of
 
-pytestmark = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+pytestmark = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
 
 SEED = """exports.handler = async (event) => { let responseMessage = "Hello, " + event.name; \
 return { statusCode: 200, body: JSON.stringify({ message: responseMessage }) }; };"""

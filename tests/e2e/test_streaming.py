@@ -17,7 +17,7 @@ import pytest
 from harness import REGION, Functions, binary, cache, logs, node_runtime, resident_mb, target, zip_directories
 from test_custom_runtimes import merge
 
-needs_node = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+needs_node = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
 MOST = 200 * 1024 * 1024
 
 # A custom runtime on bare sockets: `event` decides what it sends. `api` is its host and port.

@@ -84,7 +84,7 @@ def test_a_python_function_with_packages_answers(functions, workload):
     assert answer.payload == expected
 
 
-@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
 @pytest.mark.parametrize("workload", NODE_WORKLOADS)
 def test_a_node_function_with_packages_answers(functions, workload):
     names, source, event, holds = NODE_WORKLOADS[workload]

@@ -10,6 +10,9 @@ import pytest
 from driver import BOOTSTRAPS, Bootstrap, write_files
 
 PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]
+# The one on PATH, and those that scripts/prepare-tests fetched.
+NODES = ["PATH", "22", "24"]
+CACHE = os.environ.get("LACEWING_CACHE", os.path.expanduser("~/.cache/lacewing"))
 
 
 def python_path(version):
@@ -24,6 +27,8 @@ def python_path(version):
 def pytest_generate_tests(metafunc):
     if "python" in metafunc.fixturenames:
         metafunc.parametrize("python", PYTHONS, indirect=True, scope="session")
+    if "node" in metafunc.fixturenames:
+        metafunc.parametrize("node", NODES, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -61,16 +66,27 @@ def start_python(python, tmp_path, blank):
         bootstrap.__exit__()
 
 
+def node_path(version):
+    if version == "PATH":
+        return shutil.which("node")
+    return next(iter(glob.glob(CACHE + "/workloads/node%s/node_modules/*/bin/node" % version)), None)
+
+
 @pytest.fixture(scope="session")
-def node():
-    path = shutil.which("node")
+def node(request):
+    path = node_path(request.param)
     if path is None:
-        pytest.skip("node is not on this machine")
+        pytest.skip("node (%s) is not on this machine" % request.param)
     return path
 
 
+@pytest.fixture(scope="session")
+def node_major(node):
+    return subprocess.run([node, "-p", "parseInt(process.versions.node)"], capture_output=True, text=True).stdout.strip()
+
+
 @pytest.fixture
-def start_node(node, tmp_path, blank):
+def start_node(node, node_major, tmp_path, blank):
     """Starts the Node bootstrap over some files."""
     started = []
 
@@ -78,7 +94,7 @@ def start_node(node, tmp_path, blank):
         if isinstance(files, str):
             files = {"index.js": files}
         argv = [node, BOOTSTRAPS + "/node/bootstrap.cjs"]
-        env = {"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs20.x", **options.pop("env", {})}
+        env = {"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs%s.x" % node_major, **options.pop("env", {})}
         wrapper = options.pop("wrapper", [])
         root = write_files(tmp_path, files)
         started.append(Bootstrap(wrapper + argv, root, handler, env, blank=blank, **options))

@@ -107,7 +107,6 @@ def test_the_trace_id_is_that_of_the_invocation(start_node):
         ("(event, context, callback) => { setTimeout(() => callback(null, 1), 20); }", b"1"),
         ("(event, context) => context.succeed('legacy')", b'"legacy"'),
         ("(event, context) => context.done(null, 'done')", b'"done"'),
-        ("() => 'a plain value of a handler without promise is not seen'", b"null"),
         ("() => {}", b"null"),
         ("async (event, context, callback) => { callback(null, 'first'); return 'second'; }", b'"first"'),
     ],
@@ -119,9 +118,10 @@ def test_handlers_answer_in_every_way_that_lambda_has(start_node, body, expected
         assert (answer.kind, answer.body) == ("response", expected)
 
 
-def test_from_node_24_a_plain_value_is_the_answer(start_node):
-    env = {"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
-    assert start_node("exports.handler = () => 'plain';", env=env).ready().invoke({}).json == "plain"
+def test_a_plain_value_answers_from_node_24_on_unless_there_is_a_callback(start_node, node_major):
+    source = "exports.handler = (event%s) => { if (event) return 'plain'; };"
+    assert start_node(source % "").ready().invoke(1).body == (b'"plain"' if int(node_major) >= 24 else b"null")
+    assert start_node(source % ", context, callback").ready().invoke(1).body == b"null"
 
 
 def test_a_callback_waits_for_an_empty_event_loop_unless_told_not_to(start_node):
