@@ -68,8 +68,12 @@ impl Connection {
     }
 }
 
-/// Requests per second over several connections at once.
-pub(crate) fn throughput(target: &Target, connections: usize, length: Duration) -> Result<f64> {
+/// The latency of each answer over several connections at once, and how long all took.
+pub(crate) fn crowd(
+    target: &Target,
+    connections: usize,
+    length: Duration,
+) -> Result<(Vec<Duration>, Duration)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let started = Instant::now();
@@ -78,20 +82,24 @@ pub(crate) fn throughput(target: &Target, connections: usize, length: Duration) 
             let target = target.clone();
             load.spawn(async move { keep_asking(&target, started + length).await });
         }
-        let mut answers = 0_u32;
+        let mut latencies = Vec::new();
         while let Some(done) = load.join_next().await {
-            answers += done??;
+            latencies.extend(done??);
         }
-        Ok(f64::from(answers) / started.elapsed().as_secs_f64())
+        Ok((latencies, started.elapsed()))
     })
 }
 
-async fn keep_asking(target: &Target, until: Instant) -> Result<u32> {
+async fn keep_asking(target: &Target, until: Instant) -> Result<Vec<Duration>> {
     let mut stream = tokio::net::TcpStream::connect(target.address).await?;
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; 16 << 10];
-    let mut answers = 0;
-    while Instant::now() < until {
+    let mut latencies = Vec::with_capacity(1 << 12);
+    loop {
+        let before = Instant::now();
+        if before >= until {
+            return Ok(latencies);
+        }
         stream.write_all(&target.request).await?;
         let mut filled = 0;
         loop {
@@ -102,9 +110,8 @@ async fn keep_asking(target: &Target, until: Instant) -> Result<u32> {
                 break;
             }
         }
-        answers += 1;
+        latencies.push(before.elapsed());
     }
-    Ok(answers)
 }
 
 /// Whether these bytes are a whole answer; an answer that is no success is an error.

@@ -118,7 +118,7 @@ fn measure(cli: &Cli) -> Result<()> {
             let function = node.deploy(language)?;
             let pipe = floors::PipeFloor::start(language, pinning)?;
             let result = samples::interleave(&http_floor, pipe, &function, cli.rounds, length)?;
-            report::row(language.name(), &result);
+            report::rows(language.name(), &result);
         }
     }
     Ok(())

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::floors::{HttpFloor, PipeFloor};
-use crate::http_client::Target;
+use crate::http_client::{Target, crowd};
 use crate::platform::Function;
 
-/// Latencies of one measurement with one connection.
-#[derive(Clone, Debug, Default)]
+/// What one measurement gave.
+#[derive(Clone, Debug)]
 pub(crate) struct Latency {
     /// The median.
     pub(crate) p50: Duration,
@@ -28,16 +28,17 @@ pub(crate) struct Results {
     pub(crate) pipe: Latency,
     /// The platform, one connection.
     pub(crate) warm: Latency,
-    /// Requests per second of the bare hyper server at 16 connections.
-    pub(crate) http_rate: f64,
-    /// Requests per second of the platform at 16 connections.
-    pub(crate) warm_rate: f64,
+    /// The bare hyper server at 16 connections.
+    pub(crate) http_crowd: Latency,
+    /// The platform at 16 connections.
+    pub(crate) warm_crowd: Latency,
 }
 
-/// Connections of the throughput measurement.
+/// Connections of the measurement with many.
 const CONNECTIONS: usize = 16;
 
-/// How long [`interleave`] takes: three latencies and two rates a round, and the warm-up of both.
+/// How long [`interleave`] takes: in each round three measurements at one connection and two at 16,
+/// and the warm-up of both.
 pub(crate) fn expected(rounds: usize, length: Duration) -> Duration {
     length.mul_f64(1.5) + length.saturating_mul(u32::try_from(rounds * 5).unwrap_or(u32::MAX))
 }
@@ -51,21 +52,31 @@ pub(crate) fn interleave(
     length: Duration,
 ) -> Result<Results> {
     let mut rows: [Vec<Latency>; 3] = Default::default();
-    let mut rates: [Vec<f64>; 2] = Default::default();
+    let mut crowds: [Vec<Latency>; 2] = Default::default();
     sequence(function.target(), length / 2)?;
     for _ in 0..rounds {
         rows[0].push(sequence(http.target(), length)?);
         rows[1].push(repeat(length, || pipe.round_trip())?);
         rows[2].push(sequence(function.target(), length)?);
     }
-    crate::http_client::throughput(function.target(), CONNECTIONS, length)?;
+    crowd(function.target(), CONNECTIONS, length)?;
     for _ in 0..rounds {
-        rates[0].push(crate::http_client::throughput(http.target(), CONNECTIONS, length)?);
-        rates[1].push(crate::http_client::throughput(function.target(), CONNECTIONS, length)?);
+        crowds[0].push(Latency::of(crowd(http.target(), CONNECTIONS, length)?));
+        crowds[1].push(Latency::of(crowd(function.target(), CONNECTIONS, length)?));
     }
     let [http, pipe, warm] = rows.map(|row| median_of(&row));
-    let [http_rate, warm_rate] = rates.map(median);
-    Ok(Results { http, pipe, warm, http_rate, warm_rate })
+    let [http_crowd, warm_crowd] = crowds.map(|row| median_of(&row));
+    Ok(Results { http, pipe, warm, http_crowd, warm_crowd })
+}
+
+impl Latency {
+    /// Of the latency of each answer, and how long all took.
+    fn of((mut samples, total): (Vec<Duration>, Duration)) -> Self {
+        samples.sort_unstable();
+        let at = |percent: usize| samples[(samples.len() - 1) * percent / 100];
+        let count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
+        Self { p50: at(50), p99: at(99), rate: f64::from(count) / total.as_secs_f64() }
+    }
 }
 
 fn sequence(target: &Target, length: Duration) -> Result<Latency> {
@@ -82,11 +93,7 @@ fn repeat(length: Duration, mut action: impl FnMut() -> Result<()>) -> Result<La
         action()?;
         samples.push(before.elapsed());
     }
-    let total = started.elapsed();
-    samples.sort_unstable();
-    let at = |percent: usize| samples[(samples.len() - 1) * percent / 100];
-    let count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
-    Ok(Latency { p50: at(50), p99: at(99), rate: f64::from(count) / total.as_secs_f64() })
+    Ok(Latency::of((samples, started.elapsed())))
 }
 
 fn median_of(rows: &[Latency]) -> Latency {
