@@ -1,12 +1,14 @@
 """Our own command line against the real server: deploy, invoke, list, follow, delete."""
 
+import base64
+import hashlib
 import json
 import subprocess
 import time
 
 import pytest
 
-from harness import PYTHON, binary, node_runtime
+from harness import PYTHON, binary, logs, node_runtime, zip_of
 
 
 def lacewing(server, *arguments: str, cwd=None, **options) -> subprocess.CompletedProcess:
@@ -49,7 +51,7 @@ def test_a_directory_is_deployed_by_looking_at_it(server, python_project):
     assert "greeter" in gone.stderr
 
 
-@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node here")
+@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
 def test_a_single_file_is_deployed(server, tmp_path):
     source = tmp_path / "single.js"
     source.write_text("exports.handler = async (event) => event.a * 2;\n")
@@ -73,6 +75,64 @@ def test_an_unknown_key_in_lacewing_toml_is_refused_by_name(server, python_proje
     refused = lacewing(server, "deploy", str(python_project))
     assert refused.returncode == 1
     assert "colour" in refused.stderr
+
+
+def test_an_archive_is_deployed_as_it_is(server, functions, tmp_path):
+    archive = tmp_path / "packed.zip"
+    archive.write_bytes(zip_of({"app.py": "def handler(event, context): return ['packed', event]", "data/x": "y"}))
+    deployed = lacewing(server, "deploy", str(archive), "--runtime", PYTHON, "--output", "json")
+    assert deployed.returncode == 0, deployed.stderr
+    configuration = json.loads(deployed.stdout)
+    assert (configuration["FunctionName"], configuration["Handler"]) == ("packed", "app.handler")
+    assert configuration["CodeSha256"] == base64.b64encode(hashlib.sha256(archive.read_bytes()).digest()).decode()
+    assert functions.invoke("packed", 1).payload == ["packed", 1]
+    assert lacewing(server, "delete", "packed").returncode == 0
+
+
+def test_a_payload_comes_from_the_line_a_file_or_stdin(server, functions, tmp_path):
+    name = functions.python("def handler(event, c): return event['from']")
+    (tmp_path / "event.json").write_text('{"from": "file"}')
+    for argument, stdin, expected in [
+        ('{"from": "line"}', None, "line"),
+        ("@event.json", None, "file"),
+        ("-", '{"from": "stdin"}', "stdin"),
+    ]:
+        answer = lacewing(server, "invoke", name, "--payload", argument, cwd=tmp_path, input=stdin)
+        assert (answer.returncode, answer.stdout) == (0, f'"{expected}"\n'), answer.stderr
+    for argument, stdin in [("@absent.json", None), ("-", "{broken"), ("-", "")]:
+        answer = lacewing(server, "invoke", name, "--payload", argument, cwd=tmp_path, input=stdin)
+        assert (answer.returncode, answer.stdout) == (1, ""), argument
+        assert answer.stderr.startswith("error: "), answer.stderr
+
+
+def test_an_invocation_is_a_document_when_asked_for(server, functions):
+    name = functions.python("def handler(event, c):\n    print('seen')\n    return {'twice': event * 2}")
+    answer = lacewing(server, "invoke", name, "--payload", "21", "--log", "--output", "json")
+    assert answer.returncode == 0, answer.stderr
+    document = json.loads(answer.stdout)
+    log = document.pop("log")
+    assert "seen" in log and f"END RequestId: {document.pop('requestId')}" in log
+    assert document == {
+        "statusCode": 200, "executedVersion": "$LATEST", "functionError": None, "payload": {"twice": 42},
+    }  # fmt: skip
+    failed = lacewing(server, "invoke", name, "--payload", "null", "--output", "json")
+    assert failed.returncode == 4
+    document = json.loads(failed.stdout)
+    assert (document["functionError"], document["payload"]["errorType"]) == ("Unhandled", "TypeError")
+    assert failed.stderr.startswith("error: the function failed (Unhandled)"), failed.stderr
+
+
+def test_a_record_of_several_lines_stays_one(server, functions):
+    name = functions.python(
+        "import logging\ndef handler(e, c):\n    logging.getLogger().warning('first\\nsecond\\nthird')\n"
+        "    raise ValueError('a\\nb')"
+    )
+    functions.invoke(name)
+    records = logs(server, name)
+    (warning,) = [record for record in records if "first" in record]
+    assert warning.endswith("first\nsecond\nthird"), records
+    (error,) = [record for record in records if record.startswith("[ERROR] ValueError: a")]
+    assert "ValueError: a\nb" in error and "Traceback" in error and "raise ValueError" in error, records
 
 
 def test_a_failing_function_gives_a_failing_exit_code(server, functions):
@@ -120,13 +180,6 @@ def test_no_server_is_a_clear_error(tmp_path):
     )  # fmt: skip
     assert answer.returncode == 3
     assert "hint:" in answer.stderr
-
-
-def test_the_demo_runs_and_removes_itself():
-    answer = subprocess.run([str(binary()), "demo"], capture_output=True, text=True, timeout=300)
-    assert answer.returncode == 0, answer.stderr
-    for word in ("python", "node", "compiled"):
-        assert word in answer.stdout.lower()
 
 
 def test_logs_show_an_invocation_that_has_just_ended(server, functions):

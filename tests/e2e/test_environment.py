@@ -24,7 +24,7 @@ def handler(event, context):
         "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd")),
         "pids": sorted(int(p) for p in os.listdir("/proc") if p.isdigit()),
         "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name))
-                   for name in ("NOFILE", "MEMLOCK", "STACK")},
+                   for name in ("NOFILE", "MEMLOCK", "NPROC", "STACK")},
         "path": sys.path,
         "write_task": attempt(lambda: open("/var/task/x", "w").close()),
         "write_tmp": attempt(lambda: open("/tmp/x", "w").close()),
@@ -109,6 +109,8 @@ def test_the_network_reaches_neither_the_host_nor_what_is_private(seen):
 def test_the_limits_are_lambdas(seen):
     limits = seen[1]["limits"]
     assert limits["NOFILE"] == [1024, 1024]
+    assert limits["NPROC"] == [742, 742]
+    assert limits["MEMLOCK"] == [64 << 10, 64 << 10]
     assert limits["STACK"][0] == 8 << 20
 
 

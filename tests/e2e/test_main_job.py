@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 import zipfile
 
+import botocore.exceptions
 import pytest
 
 from harness import PYTHON, ROLE, zip_of
@@ -109,6 +110,25 @@ def test_every_form_of_a_name_reaches_the_function(functions, form):
     name = functions.python("def handler(e, context): return context.invoked_function_arn")
     arn = functions.invoke(form.format(name=name)).payload
     assert arn.endswith(f":function:{name}:$LATEST" if "$LATEST" in form else f":function:{name}")
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "code", "status", "message"),
+    [
+        ("arn:aws:lambda:eu-west-1:000000000000:function:{name}", {}, "ResourceNotFoundException", 404,
+         "Functions from 'eu-west-1' are not reachable in this region ('us-east-1')"),
+        ("{name}:$LATEST", {"Qualifier": "other"}, "InvalidParameterValueException", 400,
+         "The derived qualifier from the function name does not match the specified qualifier."),
+    ],
+    ids=["region", "qualifier"],
+)  # fmt: skip
+def test_a_name_that_leads_elsewhere_or_contradicts_is_refused(functions, form, options, code, status, message):
+    name = functions.python("def handler(e, context): return 1")
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        functions.invoke(form.format(name=name), **options)
+    response = caught.value.response
+    assert (response["Error"]["Code"], response["Error"]["Message"]) == (code, message)
+    assert response["ResponseMetadata"]["HTTPStatusCode"] == status
 
 
 def test_a_dry_run_runs_nothing(functions):

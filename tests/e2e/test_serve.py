@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 
+import botocore.exceptions
 import pytest
 
 from harness import Functions, Server, binary, descendants, info, logs
@@ -24,6 +25,17 @@ def mounts(directory: pathlib.Path) -> list[str]:
     """Those of ours in the directory and elsewhere; others mount and unmount as they like."""
     lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
     return sorted(line for line in lines if str(directory) in line or "lacewing" in line)
+
+
+def namespaces(pids) -> set[str]:
+    """What these processes live in, those that are gone by now left out."""
+    found = set()
+    for pid in pids:
+        try:
+            found |= {os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/ns").iterdir()}
+        except OSError:
+            continue
+    return found
 
 
 def wait_until(holds, within: float = 60) -> bool:
@@ -57,6 +69,32 @@ def test_a_stop_lets_a_running_invocation_finish(own_server):
     assert sum(line.startswith("REPORT ") for line in lines) == 2, lines
 
 
+def test_a_stop_waits_no_longer_than_it_may(own_server, tmp_path):
+    config = tmp_path / "lacewing.toml"
+    config.write_text('drain = "1s"\n')
+    server = own_server("--config", str(config))
+    own = Functions(server)
+    name = own.python(SLOW, Timeout=900)
+    own.invoke(name, 0)
+    failures = []
+
+    def call() -> None:
+        try:
+            own.invoke(name, 600)
+        except botocore.exceptions.HTTPClientError as error:
+            failures.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert wait_until(lambda: info(server)["instances"]["busy"] == 1)
+    below = descendants(server.process.pid)
+    assert server.stop(within=120) == 0
+    caller.join()
+    assert len(failures) == 1
+    assert wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in below))
+    assert not cgroups(server)
+
+
 def test_a_second_server_on_the_same_data_is_refused(own_server):
     server = own_server()
     second = subprocess.run(
@@ -75,13 +113,21 @@ def test_a_kill_leaves_nothing_and_loses_nothing(own_server, tmp_path):
     name = own.python(SLOW, MemorySize=256)
     own.invoke(name, 0)
     below = descendants(server.process.pid)
-    assert len(below) >= 2 and cgroups(server)
+    spaces = namespaces(below) - namespaces([os.getpid(), server.process.pid])
+    groups = cgroups(server)
+    instances = {group for group in groups if os.path.dirname(group) in groups}
+    assert len(below) >= 2 and instances
+    assert {space.split(":")[0] for space in spaces} >= {"mnt", "pid", "ipc", "uts", "net", "user"}
+    # What is started later may get the number of a namespace that has gone.
+    older = [int(entry.name) for entry in pathlib.Path("/proc").iterdir() if entry.name.isdigit()]
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait(60)
     assert wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in below))
+    assert wait_until(lambda: not spaces & namespaces(older))
     assert wait_until(lambda: mounts(tmp_path) == mounts_before), mounts(tmp_path)
 
     again = own_server()
+    assert not instances & cgroups(again)
     assert Functions(again).invoke(name, 0).payload == "done"
     configuration = again.client().get_function_configuration(FunctionName=name)
     assert configuration["MemorySize"] == 256
