@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::HeaderMap;
 use http::request::Parts;
-use lacewing_model::{FunctionName, Result};
+use lacewing_model::Result;
 
 use crate::lambda::{Routes, fuzzing};
 use crate::{admin, query, sts};
@@ -47,8 +47,8 @@ pub fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
 ///
 /// # Errors
 /// If it asks for nothing that can be made.
-pub fn create_function(document: &[u8], name: &FunctionName) -> Result<Vec<u8>> {
-    fuzzing::create_function(document, name)
+pub fn create_function(document: &[u8]) -> Result<Vec<u8>> {
+    fuzzing::create_function(document)
 }
 
 /// Reads the documents of `UpdateFunctionCode` and `UpdateFunctionConfiguration`; tells whether it

@@ -10,6 +10,7 @@ pub(crate) mod fuzzing;
 mod generated;
 mod input;
 mod invoke;
+mod logging;
 pub(crate) mod name;
 mod page;
 mod settings;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Digest, FunctionKey, Network, Result, RuntimeId, Timestamp, Version, VersionKey, limits,
+    Digest, FunctionKey, Logging, Network, Result, RuntimeId, Timestamp, Version, VersionKey,
+    limits,
 };
 
 /// One version of a function: what runs, how, and in what state it is.
@@ -70,6 +71,9 @@ pub struct FunctionConfig {
     pub ephemeral_mb: u32,
     /// The machine architecture, `x86_64` or `arm64`.
     pub architecture: Architecture,
+    /// How its log is written; a text log in records of before there was a choice.
+    #[serde(default)]
+    pub logging: Logging,
     /// The function's environment variables, if it was given any. Never written in the clear.
     #[serde(skip)]
     pub environment: Option<Environment>,
@@ -90,6 +94,7 @@ impl FunctionConfig {
             memory_mb: limits::MEMORY_MB.1,
             ephemeral_mb: limits::EPHEMERAL_MB.1,
             architecture: Architecture::HOST,
+            logging: Logging::default(),
             environment: None,
             tags: BTreeMap::new(),
         }
@@ -194,5 +199,13 @@ mod tests {
         let sizes = (config.timeout_seconds, config.memory_mb, config.ephemeral_mb);
         assert_eq!(sizes, (3, 128, 512));
         assert_eq!(config.architecture, Architecture::X86_64);
+    }
+
+    #[test]
+    fn a_record_of_before_there_was_a_choice_has_a_text_log() {
+        let config = FunctionConfig::new(RuntimeId::python(3, 13), "app.handler", "role");
+        let mut stored = serde_json::to_value(&config).expect("written");
+        stored.as_object_mut().expect("an object").remove("logging").expect("it was there");
+        assert_eq!(serde_json::from_value::<FunctionConfig>(stored).expect("read"), config);
     }
 }

@@ -43,6 +43,8 @@ pub const HANDLER: usize = 128;
 pub const ALIAS_NAME: usize = 128;
 /// Length of a description.
 pub const DESCRIPTION: usize = 256;
+/// Length of a log group's name.
+pub const LOG_GROUP: usize = 512;
 /// Concurrent invocations of an account.
 pub const ACCOUNT_CONCURRENCY: u32 = 1_000;
 /// Those that functions must leave to others when they reserve some.

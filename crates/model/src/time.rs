@@ -1,6 +1,7 @@
 //! Wall-clock time: one type, one source. Code that waits uses the runtime's timers instead.
 
 use std::fmt::{self, Debug};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -66,6 +67,15 @@ impl Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = jiff::Error;
+
+    /// Reads RFC 3339, with any offset.
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        text.parse().map(|moment: jiff::Timestamp| Self(moment.as_microsecond()))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_rfc3339_millis())
@@ -122,6 +132,15 @@ mod tests {
     fn formats_milliseconds_with_a_z() {
         let moment = Timestamp::from_micros(1_763_714_010_120_999);
         assert_eq!(moment.to_rfc3339_millis(), "2025-11-21T08:33:30.120Z");
+    }
+
+    #[test]
+    fn rfc3339_is_read_with_any_offset() {
+        let moment = Timestamp::from_micros(1_763_714_010_120_999);
+        for text in ["2025-11-21T08:33:30.120999Z", "2025-11-21T09:33:30.120999+01:00"] {
+            assert_eq!(text.parse().ok(), Some(moment), "{text}");
+        }
+        assert!("yesterday".parse::<Timestamp>().is_err());
     }
 
     #[test]

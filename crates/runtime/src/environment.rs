@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use lacewing_model::{Credentials, Family, Function, RuntimeId};
+use lacewing_model::{Credentials, Family, Function, LogFormat, RuntimeId};
 
 /// Port of the Lambda Runtime API inside every sandbox.
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
@@ -37,6 +37,10 @@ pub(crate) struct Source<'a> {
 /// Composes the whole environment, sorted by key.
 pub(crate) fn compose(source: &Source<'_>) -> Vec<(String, String)> {
     let mut variables = defaults(source.serving, source.endpoint_port);
+    if let LogFormat::Json { application, .. } = source.function.config.logging.format {
+        variables.insert("AWS_LAMBDA_LOG_FORMAT".to_owned(), "JSON".to_owned());
+        variables.insert("AWS_LAMBDA_LOG_LEVEL".to_owned(), application.to_string());
+    }
     if let Some(own) = &source.function.config.environment {
         variables.extend(own.0.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
@@ -121,7 +125,7 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
         ("AWS_LAMBDA_FUNCTION_VERSION", Some(function.version.to_string())),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", Some(config.memory_mb.to_string())),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", Some("on-demand".to_owned())),
-        ("AWS_LAMBDA_LOG_GROUP_NAME", Some(format!("/aws/lambda/{}", function.key.name))),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", Some(config.logging.group_of(&function.key.name))),
         ("AWS_LAMBDA_LOG_STREAM_NAME", Some(source.log_stream.to_owned())),
         ("AWS_LAMBDA_RUNTIME_API", Some(format!("127.0.0.1:{RUNTIME_API_PORT}"))),
         ("AWS_LAMBDA_MAX_CONCURRENCY", None),
@@ -138,14 +142,23 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
 
 #[cfg(test)]
 mod tests {
-    use lacewing_model::Secret;
     use lacewing_model::function::Environment;
+    use lacewing_model::{LogLevel, Logging, Secret};
 
     use super::*;
     use crate::testing;
 
     fn composed(runtime: &str, own: &[(&str, &str)]) -> BTreeMap<String, String> {
+        composed_with(Logging::default(), runtime, own)
+    }
+
+    fn composed_with(
+        logging: Logging,
+        runtime: &str,
+        own: &[(&str, &str)],
+    ) -> BTreeMap<String, String> {
         let mut function = testing::function(runtime);
+        function.config.logging = logging;
         let own = own.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         function.config.environment = Some(Environment(own.collect()));
         let credentials = Credentials {
@@ -195,6 +208,21 @@ mod tests {
         ] {
             assert_eq!(python.get(key).map(String::as_str), Some(value), "{key}");
         }
+    }
+
+    #[test]
+    fn a_json_log_is_named_with_its_level_and_both_give_way() {
+        let format = LogFormat::Json { application: LogLevel::Warn, system: LogLevel::Info };
+        let logging = Logging { format, group: Some("mine".to_owned()) };
+        let seen = composed_with(logging.clone(), "python3.11", &[]);
+        assert_eq!(seen["AWS_LAMBDA_LOG_FORMAT"], "JSON");
+        assert_eq!(seen["AWS_LAMBDA_LOG_LEVEL"], "WARN");
+        assert_eq!(seen["AWS_LAMBDA_LOG_GROUP_NAME"], "mine");
+        let own = [("AWS_LAMBDA_LOG_LEVEL", "DEBUG")];
+        assert_eq!(composed_with(logging, "python3.11", &own)["AWS_LAMBDA_LOG_LEVEL"], "DEBUG");
+        let text = composed("python3.11", &[]);
+        assert!(text.keys().all(|name| !name.starts_with("AWS_LAMBDA_LOG_FORMAT")));
+        assert!(!text.contains_key("AWS_LAMBDA_LOG_LEVEL"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use lacewing_sandbox::{Freezer, Traffic};
 use crate::channel::{Answer, Call, Readiness};
 use crate::failure::Failure;
 use crate::log::LogWriter;
-use crate::platform_log::{self, Phase, Report, Status};
+use crate::platform_log::{self, Event, Phase, Report, Status};
 use crate::process::{End, First, Process, StartError};
 use crate::starter::Blueprint;
 use crate::stream::Outlet;
@@ -100,15 +100,17 @@ impl Instance {
             told,
             untold,
         };
-        instance.log.platform(instance.blueprint.init_start_line());
+        instance.log.platform(&Event::InitStart(instance.blueprint.init_start()));
         let (began, result) = instance.initialise(Instant::now() + limits::INIT_TIMEOUT).await;
         match result {
             Ok(process) => {
-                instance.init = Some(began.elapsed());
+                let took = began.elapsed();
+                instance.init = Some(took);
+                instance.log_init(took, Phase::Init, Status::Success);
                 instance.body = Body::Ready(process);
             }
             Err(Failure::Platform(error)) => return Err(error),
-            Err(failure) => instance.log_init(began.elapsed(), Phase::Init, &failure),
+            Err(failure) => instance.log_init(began.elapsed(), Phase::Init, failure.status()),
         }
         instance.log.flush();
         Ok(instance)
@@ -198,9 +200,8 @@ impl Instance {
             self.init = None;
         }
         let (began, result) = self.initialise(deadline).await;
-        if let Err(failure) = &result {
-            self.log_init(began.elapsed(), Phase::Invoke, failure);
-        }
+        let status = result.as_ref().err().map_or(Status::Success, Failure::status);
+        self.log_init(began.elapsed(), Phase::Invoke, status);
         result
     }
 
@@ -289,18 +290,19 @@ impl Instance {
         let init = self.init.take();
         let duration = if matches!(result, Err(Failure::Timeout)) { limit } else { spent };
         let billed = platform_log::billed(duration, init);
+        let request_id = call.request_id;
         if let Err(Failure::Timeout) = result {
-            let now = self.blueprint.now();
-            self.log.platform(platform_log::timed_out(now, call.request_id, limit));
+            self.log.platform(&Event::TimedOut { request_id, timeout: limit });
         }
         let status = match &result {
             // The handler's own errors are no failure of the platform's.
             Ok(_) | Err(Failure::Reported(_)) => Status::Success,
             Err(failure) => failure.status(),
         };
-        self.log.platform(platform_log::end(call.request_id));
-        self.log.platform(platform_log::report(&Report {
-            request_id: call.request_id,
+        let produced = streamed + result.as_ref().map_or(0, |payload| payload.len() as u64);
+        self.log.platform(&Event::End { request_id, duration, produced, status });
+        self.log.platform(&Event::Report(Report {
+            request_id,
             duration,
             billed,
             memory_mb: self.blueprint.function().config.memory_mb,
@@ -334,11 +336,13 @@ impl Instance {
     }
 
     fn log_start(&mut self, call: &Invocation) {
-        self.log.platform(platform_log::start(call.request_id, self.blueprint.function().version));
+        let version = self.blueprint.function().version;
+        self.log.platform(&Event::Start { request_id: call.request_id, version });
     }
 
-    fn log_init(&mut self, took: Duration, phase: Phase, failure: &Failure) {
-        self.log.platform(platform_log::init_report(took, phase, failure.status()));
+    fn log_init(&mut self, took: Duration, phase: Phase, status: Status<'_>) {
+        self.log.platform(&Event::InitDone { phase, status });
+        self.log.platform(&Event::InitReport { took, phase, status });
     }
 }
 

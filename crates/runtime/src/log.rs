@@ -13,10 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use lacewing_model::{Clock, FunctionKey, RequestId, Timestamp, limits};
+use lacewing_model::{Clock, FunctionKey, LogFormat, LogLevel, RequestId, Timestamp, limits};
 
 use share::{Part, Share, Shares};
 
+use crate::platform_log::{self, Event};
+
+mod levels;
 mod share;
 
 /// Batches that may wait to be taken.
@@ -88,6 +91,7 @@ pub(crate) struct LogWriter {
     clock: Arc<dyn Clock>,
     function: FunctionKey,
     stream: String,
+    format: LogFormat,
     request_id: Option<RequestId>,
     /// The beginning of a line whose end has not been read yet.
     partial: Vec<u8>,
@@ -173,6 +177,7 @@ impl LogWriter {
             clock,
             function,
             stream,
+            format: LogFormat::default(),
             request_id: None,
             partial: Vec::new(),
             pending: Vec::new(),
@@ -180,6 +185,12 @@ impl LogWriter {
             lost: 0,
             tail: None,
         }
+    }
+
+    /// What it writes, and leaves out, is that of a log in this format; without this, text.
+    pub(crate) fn in_format(mut self, format: LogFormat) -> Self {
+        self.format = format;
+        self
     }
 
     /// From here on records belong to this invocation.
@@ -200,9 +211,12 @@ impl LogWriter {
         Some(tail.split_off(surplus).into())
     }
 
-    /// A line of the platform's own.
-    pub(crate) fn platform(&mut self, line: String) {
+    /// What the platform itself has to say.
+    pub(crate) fn platform(&mut self, event: &Event<'_>) {
         self.end_line();
+        let Some(line) = platform_log::line(event, self.format, || self.clock.now()) else {
+            return;
+        };
         while self.pending_bytes + line.len() > KEPT && !self.pending.is_empty() {
             let oldest = self.pending.remove(0);
             self.pending_bytes -= oldest.text.len() + OVERHEAD;
@@ -213,7 +227,10 @@ impl LogWriter {
 
     /// A record that came with its own time and is not to be cut.
     /// The time is the writer's word: it counts only if it is believable.
-    pub(crate) fn record(&mut self, at: Timestamp, text: Bytes) {
+    pub(crate) fn record(&mut self, at: Timestamp, level: Option<LogLevel>, text: Bytes) {
+        if !levels::keeps(self.format, level) {
+            return;
+        }
         let now = self.clock.now();
         let is_believable = at <= now && now.since(at) <= OLDEST;
         self.push(if is_believable { at } else { now }, text);
@@ -254,9 +271,9 @@ impl LogWriter {
         let mut lines = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         if self.lost > 0 {
-            let text = format!("LACEWING_WARNING: {} log records were lost.", self.lost);
-            lines.push(LogLine { at: now, request_id: None, text: text.into() });
-            self.lost = 0;
+            let lost = Event::Lost { records: std::mem::take(&mut self.lost) };
+            let text = platform_log::line(&lost, self.format, || now);
+            lines.extend(text.map(|text| LogLine { at: now, request_id: None, text: text.into() }));
         }
         let (function, stream) = (self.function.clone(), self.stream.clone());
         permit.send(Waiting { batch: LogBatch { function, stream, lines }, _room: room });
@@ -297,9 +314,10 @@ impl LogWriter {
     }
 
     fn take_line(&mut self, at: Timestamp) {
-        let text = Bytes::copy_from_slice(&self.partial);
+        if levels::keeps_line(self.format, &self.partial) {
+            self.push(at, Bytes::copy_from_slice(&self.partial));
+        }
         self.partial.clear();
-        self.push(at, text);
     }
 
     fn push(&mut self, at: Timestamp, text: Bytes) {

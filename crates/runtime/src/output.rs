@@ -106,7 +106,7 @@ impl Output {
     fn log_records(&mut self, log: &mut LogWriter) {
         loop {
             match self.decoder.decode(&mut self.partial) {
-                Ok(Some(record)) => log.record(record.at, record.message),
+                Ok(Some(record)) => log.record(record.at, record.level, record.message),
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "A function wrote something else than records.")

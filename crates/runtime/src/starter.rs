@@ -27,7 +27,7 @@ use crate::instance::Instance;
 use crate::layout::{Layout, Parts};
 use crate::log::{self, LogReceiver, LogSender, LogWriter};
 use crate::package::{Package, Packages};
-use crate::platform_log;
+use crate::platform_log::{self, InitStart};
 use crate::process::{Means, Process, StartError, TELEMETRY_FD};
 use crate::runtimes::{Interpreter, Runtimes};
 
@@ -175,9 +175,10 @@ impl Starter {
         let resolved = shared.runtimes.resolve(config.runtime, request.substitute)?;
         let package = shared.packages.get(&key.account, *code).await?;
         let now = shared.clock.now();
-        let log_stream = platform_log::stream_name(now, request.function.version, Uuid::new_v4());
+        let log_stream = platform_log::stream_name(now, &request.function, Uuid::new_v4());
         let clock = Arc::clone(&shared.clock);
-        let log = LogWriter::new(shared.logs.clone(), clock, key.clone(), log_stream.clone());
+        let log = LogWriter::new(shared.logs.clone(), clock, key.clone(), log_stream.clone())
+            .in_format(config.logging.format);
         let interpreter = resolved.interpreter;
         let blueprint = Blueprint { shared, request, interpreter, package, log_stream };
         Instance::start(blueprint, log).await
@@ -297,10 +298,13 @@ impl Blueprint {
         ByteSize::mebibytes(self.function().config.memory_mb)
     }
 
-    pub(crate) fn init_start_line(&self) -> String {
-        let version = self.interpreter.as_ref().map_or("", |one| one.version.as_str());
-        let wanted = self.function().config.runtime;
-        platform_log::init_start(&self.shared.region, wanted, self.serving(), version)
+    pub(crate) fn init_start(&self) -> InitStart<'_> {
+        InitStart {
+            region: &self.shared.region,
+            function: self.function(),
+            serving: self.serving(),
+            version: self.interpreter.as_ref().map_or("", |one| one.version.as_str()),
+        }
     }
 
     /// A custom runtime must bring a program of a certain name.

@@ -20,7 +20,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
-use lacewing_model::Timestamp;
+use lacewing_model::{LogLevel, Timestamp};
 
 /// Bytes before the message.
 const HEAD: usize = 16;
@@ -36,31 +36,12 @@ const MOST: usize = 1024 * 1024;
 pub struct Record {
     /// When it was written, as the writer says.
     pub at: Timestamp,
-    /// How severe it is.
-    pub severity: Severity,
+    /// How severe it is, if the writer has levels.
+    pub level: Option<LogLevel>,
     /// Whether the message is a JSON object.
     pub is_json: bool,
     /// The message without its last line end; others inside it belong to it.
     pub message: Bytes,
-}
-
-/// How severe a record is; the order is from the least to the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// The writer has no levels.
-    Unknown,
-    /// TRACE.
-    Trace,
-    /// DEBUG.
-    Debug,
-    /// INFO.
-    Info,
-    /// WARN.
-    Warn,
-    /// ERROR.
-    Error,
-    /// FATAL.
-    Fatal,
 }
 
 /// Something else than records was written to the descriptor.
@@ -94,7 +75,7 @@ impl Decoder {
             return Ok(None);
         };
         let (kind, length, micros) = (head.get_u32(), head.get_u32(), head.get_u64());
-        let (Some(severity), true) = (severity(kind), kind & 2 != 0) else {
+        let (Some(level), true) = (level(kind), kind & 2 != 0) else {
             self.is_broken = true;
             buffer.clear();
             return Err(NotARecord(kind));
@@ -111,25 +92,19 @@ impl Decoder {
             message.truncate(message.len() - 1);
         }
         let at = Timestamp::from_micros(i64::try_from(micros).unwrap_or(0));
-        Ok(Some(Record { at, severity, is_json: kind & 1 == 0, message }))
+        Ok(Some(Record { at, level, is_json: kind & 1 == 0, message }))
     }
 }
 
-fn severity(kind: u32) -> Option<Severity> {
+/// The level in the type of a record; `None` if it is no type of one.
+fn level(kind: u32) -> Option<Option<LogLevel>> {
     if kind & !VARIABLE != MAGIC {
         return None;
     }
-    [
-        Severity::Unknown,
-        Severity::Trace,
-        Severity::Debug,
-        Severity::Info,
-        Severity::Warn,
-        Severity::Error,
-        Severity::Fatal,
-    ]
-    .get(((kind & VARIABLE) >> 2) as usize)
-    .copied()
+    match ((kind & VARIABLE) >> 2) as usize {
+        0 => Some(None),
+        number => LogLevel::ALL.get(number - 1).copied().map(Some),
+    }
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl Functions {
         }
         let revision_id = patch.revision_id;
         let change = |function: &mut Function| {
-            patch.apply(&mut function.config);
+            patch.apply(&mut function.config)?;
             validate::config(&function.config)?;
             validate::network(&function.config, self.0.network.of(&key.account))?;
             match &patch.role {

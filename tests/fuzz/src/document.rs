@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use lacewing_gateway::fuzzing::{client_context, create_function, update_function};
 use lacewing_invoke::fuzzing::is_payload;
-use lacewing_model::FunctionName;
 
 /// Reads the bytes as each document of a client.
 pub fn run(data: &[u8]) {
@@ -15,8 +14,7 @@ pub fn run(data: &[u8]) {
     // The other way round does not hold: a number may be too large for a value, and nesting too deep.
     assert!(value.is_none() || is_payload(data), "JSON is refused as a payload");
     assert!(data.is_empty() || !is_payload(data) || std::str::from_utf8(data).is_ok());
-    let name = FunctionName::new("hello").expect("well formed");
-    if let Ok(package) = create_function(data, &name) {
+    if let Ok(package) = create_function(data) {
         let encoded = value.as_ref().and_then(|value| value["Code"]["ZipFile"].as_str());
         assert_eq!(encoded.and_then(|it| BASE64_STANDARD.decode(it).ok()), Some(package));
     }

@@ -22,7 +22,7 @@ struct PutFunctionConcurrency {
 pub(crate) async fn put(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let target = whole_function(inner, call, "lambda:PutFunctionConcurrency", route)?;
     let input: PutFunctionConcurrency = input::document(&call.body.bytes)?;
-    settings::refuse(&input.others, None)?;
+    settings::refuse(&input.others)?;
     let path = "reservedConcurrentExecutions";
     let mut numbers = Numbers::default();
     let reserved = numbers.read(input.reserved_concurrent_executions, path, (0, 0, u32::MAX));

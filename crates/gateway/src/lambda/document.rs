@@ -10,6 +10,8 @@ use lacewing_model::function::{State, StateReason, UpdateStatus};
 use lacewing_model::{Function, Qualifier, Timestamp, hex};
 use serde_json::{Map, Value, json};
 
+use crate::lambda::logging;
+
 /// How much of a function is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -46,10 +48,7 @@ pub(crate) fn configuration(
         "Architectures": [config.architecture.to_string()],
         "EphemeralStorage": {"Size": config.ephemeral_mb},
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "LoggingConfig": {
-            "LogFormat": "Text",
-            "LogGroup": format!("/aws/lambda/{}", function.key.name),
-        },
+        "LoggingConfig": logging::document(function),
     });
     let members = document.as_object_mut().expect("it was written as an object");
     if let Some(environment) = &config.environment {

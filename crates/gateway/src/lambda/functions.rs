@@ -24,7 +24,7 @@ use crate::lambda::input::{
     self, CreateFunction, Numbers, UpdateFunctionCode, UpdateFunctionConfiguration,
 };
 use crate::lambda::name::{self, Target};
-use crate::lambda::{Route, concurrency, page, settings};
+use crate::lambda::{Route, concurrency, logging, page, settings};
 use crate::query;
 use crate::sigv4::Signer;
 
@@ -36,7 +36,7 @@ pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
     target.require_unqualified()?;
     authorize(inner, &call, "lambda:CreateFunction", &target.key.arn().to_string())?;
     let publish = input.publish.unwrap_or(false);
-    let (config, zip) = new_function(input, &target.key.name)?;
+    let (config, zip) = new_function(input)?;
     let new = NewFunction { config, zip, publish };
     let function = inner.services.functions.create(&target.key, new).await?;
     Ok(document(route, &changed(&function)))
@@ -107,7 +107,7 @@ pub(crate) async fn update_code(inner: &Inner, call: Call, route: &Route) -> Ans
     target.require_unqualified()?;
     authorize(inner, &call, action, &target.key.arn().to_string())?;
     let input: UpdateFunctionCode = parse_large(call.body.bytes.clone()).await?;
-    settings::refuse(&input.others, Some(&target.key.name))?;
+    settings::refuse(&input.others)?;
     let update = UpdateCode {
         zip: code(input.zip_file)?,
         architecture: input::architecture(input.architectures.as_deref())?,
@@ -126,7 +126,7 @@ pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Rou
     target.require_unqualified()?;
     authorize(inner, call, action, &target.key.arn().to_string())?;
     let input: UpdateFunctionConfiguration = input::document(&call.body.bytes)?;
-    settings::refuse(&input.others, Some(&target.key.name))?;
+    settings::refuse(&input.others)?;
     let mut numbers = Numbers::default();
     let patch = ConfigPatch {
         runtime: input.runtime.map(|runtime| runtime.parse()).transpose()?,
@@ -141,6 +141,7 @@ pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Rou
             limits::EPHEMERAL_MB,
         ),
         environment: input.environment.map(Into::into),
+        logging: logging::patch(input.logging_config)?,
         revision_id: input::revision(input.revision_id.as_deref())?,
     };
     numbers.check()?;
@@ -229,13 +230,10 @@ async fn parse_large<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Resu
 ///
 /// # Errors
 /// If something is missing, unknown or does not fit.
-pub(crate) fn new_function(
-    input: CreateFunction,
-    name: &FunctionName,
-) -> Result<(FunctionConfig, Bytes)> {
-    settings::refuse(&input.others, Some(name))?;
+pub(crate) fn new_function(input: CreateFunction) -> Result<(FunctionConfig, Bytes)> {
+    settings::refuse(&input.others)?;
     let source = input::required(input.code, "code")?;
-    settings::refuse(&source.others, Some(name))?;
+    settings::refuse(&source.others)?;
     let (Some(runtime), Some(handler)) = (input.runtime, input.handler) else {
         let message = "Runtime and Handler are mandatory parameters for functions created with \
                        deployment packages.";
@@ -259,6 +257,7 @@ pub(crate) fn new_function(
     config.architecture =
         input::architecture(input.architectures.as_deref())?.unwrap_or(config.architecture);
     config.environment = input.environment.map(Into::into);
+    config.logging = config.logging.patched(&logging::patch(input.logging_config)?)?;
     config.tags = input.tags.unwrap_or_default();
     Ok((config, code(source.zip_file)?))
 }

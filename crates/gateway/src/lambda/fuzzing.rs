@@ -1,7 +1,7 @@
 //! The share of the Lambda API in the doors for the fuzz targets.
 
 use http::HeaderMap;
-use lacewing_model::{FunctionName, Result};
+use lacewing_model::Result;
 
 use super::input::{UpdateFunctionCode, UpdateFunctionConfiguration, document};
 use super::{functions, invoke};
@@ -10,8 +10,8 @@ pub(crate) fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
     invoke::client_context(headers)
 }
 
-pub(crate) fn create_function(bytes: &[u8], name: &FunctionName) -> Result<Vec<u8>> {
-    let (_config, package) = functions::new_function(document(bytes)?, name)?;
+pub(crate) fn create_function(bytes: &[u8]) -> Result<Vec<u8>> {
+    let (_config, package) = functions::new_function(document(bytes)?)?;
     Ok(package.into())
 }
 

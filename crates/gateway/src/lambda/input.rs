@@ -16,6 +16,8 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::lambda::logging::LoggingInput;
+
 /// Bytes that are base64 in JSON, decoded without a copy of the text.
 #[derive(Clone, Debug)]
 pub(crate) struct Blob(pub(crate) Bytes);
@@ -57,6 +59,7 @@ pub(crate) struct CreateFunction {
     pub(crate) tags: Option<BTreeMap<String, String>>,
     pub(crate) architectures: Option<Vec<String>>,
     pub(crate) ephemeral_storage: Option<EphemeralStorage>,
+    pub(crate) logging_config: Option<LoggingInput>,
     pub(crate) publish: Option<bool>,
     #[serde(flatten)]
     pub(crate) others: Map<String, Value>,
@@ -97,6 +100,7 @@ pub(crate) struct UpdateFunctionConfiguration {
     pub(crate) memory_size: Option<i64>,
     pub(crate) environment: Option<EnvironmentInput>,
     pub(crate) ephemeral_storage: Option<EphemeralStorage>,
+    pub(crate) logging_config: Option<LoggingInput>,
     pub(crate) revision_id: Option<String>,
     #[serde(flatten)]
     pub(crate) others: Map<String, Value>,

@@ -2,17 +2,17 @@
 //!
 //! A member that nobody knows is refused in the same way: whoever sends it expects something.
 
-use lacewing_model::{Error, FunctionName, Kind, Result};
+use lacewing_model::{Error, Kind, Result};
 use serde_json::{Map, Value};
 
 /// Refuses every setting that asks for something.
 ///
 /// # Errors
 /// `Unsupported`, naming all of them.
-pub(crate) fn refuse(others: &Map<String, Value>, function: Option<&FunctionName>) -> Result<()> {
+pub(crate) fn refuse(others: &Map<String, Value>) -> Result<()> {
     let wanted: Vec<&str> = others
         .iter()
-        .filter(|(name, value)| !is_off(name, value, function))
+        .filter(|(name, value)| !is_off(name, value))
         .map(|(name, _)| name.as_str())
         .collect();
     if wanted.is_empty() {
@@ -23,20 +23,11 @@ pub(crate) fn refuse(others: &Map<String, Value>, function: Option<&FunctionName
 }
 
 /// Whether a setting's value is what holds without it.
-fn is_off(name: &str, value: &Value, function: Option<&FunctionName>) -> bool {
+fn is_off(name: &str, value: &Value) -> bool {
     match (name, value) {
         ("PackageType", Value::String(kind)) => kind == "Zip",
         ("TracingConfig", Value::Object(tracing)) => only(tracing, "Mode", "PassThrough"),
         ("SnapStart", Value::Object(snap)) => only(snap, "ApplyOn", "None"),
-        ("LoggingConfig", Value::Object(logging)) => {
-            logging.iter().all(|(name, value)| match (name.as_str(), value.as_str(), function) {
-                ("LogFormat", Some(format), _) => format == "Text",
-                ("LogGroup", Some(group), Some(function)) => {
-                    group.strip_prefix("/aws/lambda/") == Some(function.as_str())
-                }
-                _ => is_empty(value),
-            })
-        }
         _ => is_empty(value),
     }
 }
@@ -63,8 +54,7 @@ mod tests {
     use super::*;
 
     fn check(settings: &Value) -> Result<()> {
-        let name = FunctionName::new("hello").expect("valid");
-        refuse(settings.as_object().expect("an object"), Some(&name))
+        refuse(settings.as_object().expect("an object"))
     }
 
     #[test]
@@ -74,7 +64,6 @@ mod tests {
             "VpcConfig": {"SubnetIds": [], "SecurityGroupIds": [], "Ipv6AllowedForDualStack": false},
             "DeadLetterConfig": {}, "TracingConfig": {"Mode": "PassThrough"},
             "SnapStart": {"ApplyOn": "None"}, "ImageConfig": null,
-            "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/hello"},
         });
         assert!(check(&off).is_ok(), "{:?}", check(&off));
     }
@@ -86,7 +75,7 @@ mod tests {
             "VpcConfig": {"SubnetIds": ["subnet"]}, "DeadLetterConfig": {"TargetArn": "arn"},
             "TracingConfig": {"Mode": "Active"}, "SnapStart": {"ApplyOn": "PublishedVersions"},
             "ImageConfig": {"Command": ["x"]}, "FileSystemConfigs": [{}, {"Arn": "x"}],
-            "LoggingConfig": {"LogFormat": "JSON"}, "CodeSigningConfigArn": "arn",
+            "CodeSigningConfigArn": "arn",
             "DurableConfig": {"ExecutionTimeout": 1}, "Invented": "x",
             "TenancyConfig": {"TenantIsolationMode": "PER_TENANT"},
             "CapacityProviderConfig": {"LambdaManagedInstancesCapacityProviderConfig": {"A": "x"}},
@@ -95,11 +84,5 @@ mod tests {
         for name in on.as_object().expect("an object").keys() {
             assert!(error.public().contains(name.as_str()), "{name} was not named");
         }
-    }
-
-    #[test]
-    fn a_log_group_of_another_name_is_refused() {
-        assert!(check(&json!({"LoggingConfig": {"LogGroup": "/aws/lambda/other"}})).is_err());
-        assert!(check(&json!({"LoggingConfig": {"SystemLogLevel": "DEBUG"}})).is_err());
     }
 }

@@ -52,7 +52,7 @@ struct RoutingConfig {
 pub(crate) async fn publish(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let target = whole_function(inner, call, "lambda:PublishVersion", route)?;
     let input: PublishVersion = optional_document(&call.body.bytes)?;
-    settings::refuse(&input.others, Some(&target.key.name))?;
+    settings::refuse(&input.others)?;
     let publish = Publish {
         code_sha256: input.code_sha256.filter(|digest| !digest.is_empty()),
         description: input.description.filter(|text| !text.is_empty()),
@@ -82,7 +82,7 @@ pub(crate) fn list(inner: &Inner, call: &Call, route: &Route) -> Answer {
 pub(crate) async fn create_alias(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let target = whole_function(inner, call, "lambda:CreateAlias", route)?;
     let input: AliasInput = input::document(&call.body.bytes)?;
-    settings::refuse(&input.others, None)?;
+    settings::refuse(&input.others)?;
     let new = NewAlias {
         name: input::required(input.name, "name")?,
         version: version(&input::required(input.function_version, "functionVersion")?)?,
@@ -121,7 +121,7 @@ pub(crate) fn list_aliases(inner: &Inner, call: &Call, route: &Route) -> Answer 
 pub(crate) async fn update_alias(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let target = whole_function(inner, call, "lambda:UpdateAlias", route)?;
     let input: AliasInput = optional_document(&call.body.bytes)?;
-    settings::refuse(&input.others, None)?;
+    settings::refuse(&input.others)?;
     let patch = AliasPatch {
         version: input.function_version.map(|text| version(&text)).transpose()?,
         routing: routing(input.routing_config.as_ref())?,

@@ -1,9 +1,10 @@
 //! Lines, tails and losses.
 
 use lacewing_model::time::ManualClock;
-use lacewing_model::{AccountId, FunctionName, Region};
+use lacewing_model::{AccountId, FunctionName, Region, Version};
 
 use super::*;
+use crate::platform_log::{Report, Status};
 
 fn writer() -> (LogWriter, LogReceiver, Arc<ManualClock>) {
     let (sender, receiver) = channel();
@@ -41,7 +42,7 @@ async fn a_platform_line_ends_the_line_before_it() {
     log.output(b"init");
     clock.advance(Duration::from_secs(1));
     log.begin(id, false);
-    log.platform("START".into());
+    log.platform(&Event::Start { request_id: id, version: Version::Latest });
     log.finish();
     let batch = receiver.next().await.expect("a batch");
     let seen: Vec<_> =
@@ -82,14 +83,32 @@ async fn the_tail_is_the_last_4_kb_of_this_invocation_only() {
 #[tokio::test]
 async fn a_framed_record_stays_whole_and_keeps_its_time() {
     let (mut log, mut receiver, _clock) = writer();
-    log.record(Timestamp::from_seconds(7), Bytes::from_static(b"a\nb"));
-    log.record(Timestamp::from_seconds(1_000), Bytes::from_static(b"from the future"));
+    log.record(Timestamp::from_seconds(7), None, Bytes::from_static(b"a\nb"));
+    log.record(Timestamp::from_seconds(1_000), None, Bytes::from_static(b"from the future"));
     log.finish();
     let batch = receiver.next().await.expect("a batch");
     assert_eq!(batch.lines.len(), 2);
     assert_eq!(batch.lines[0].at, Timestamp::from_seconds(7));
     assert_eq!(batch.lines[1].at, Timestamp::from_seconds(10));
     assert_eq!(batch.lines[0].text, "a\nb");
+}
+
+#[tokio::test]
+async fn a_json_log_keeps_records_of_its_level_and_lines_without_one() {
+    let (log, mut receiver, clock) = writer();
+    let (application, system) = (LogLevel::Warn, LogLevel::Warn);
+    let mut log = log.in_format(LogFormat::Json { application, system });
+    let request_id = RequestId::random();
+    log.begin(request_id, false);
+    log.platform(&Event::Start { request_id, version: Version::Latest });
+    for (level, text) in
+        [(None, "none"), (Some(LogLevel::Info), "info"), (Some(LogLevel::Error), "error")]
+    {
+        log.record(clock.now(), level, text.into());
+    }
+    log.output(b"{\"level\":\"INFO\"}\nplain\n");
+    log.finish();
+    assert_eq!(texts(&mut receiver).await, ["none", "error", "plain"]);
 }
 
 #[tokio::test]
@@ -175,15 +194,24 @@ fn flood_to_the_end(log: &mut LogWriter, mut each: impl FnMut()) {
         each();
     }
     assert!(log.lost > 0 && log.pending_bytes > BATCH);
-    log.platform("END".to_owned());
-    log.platform("REPORT".to_owned());
+    let (request_id, duration) = (RequestId::random(), Duration::ZERO);
+    log.platform(&Event::End { request_id, duration, produced: 0, status: Status::Success });
+    log.platform(&Event::Report(Report {
+        request_id,
+        duration,
+        billed: duration,
+        memory_mb: 128,
+        max_memory_mb: 1,
+        init: None,
+        status: Status::Success,
+    }));
     log.finish();
     assert_eq!((log.lost, log.pending.len()), (0, 0), "nothing waits for somebody to come by");
 }
 
 fn assert_is_an_end(lines: &[String], lost: u64) {
     let [.., end, report, told] = lines else { panic!("{lines:?}") };
-    assert_eq!((end.as_str(), report.as_str()), ("END", "REPORT"));
+    assert!(end.starts_with("END RequestId: ") && report.starts_with("REPORT RequestId: "));
     assert_eq!(*told, format!("LACEWING_WARNING: {lost} log records were lost."));
 }
 

@@ -32,20 +32,20 @@ fn decode(bytes: &[u8], piece: usize) -> (Vec<Record>, usize) {
 
 #[test]
 fn the_types_of_the_published_clients_are_known() {
-    for (kind, severity, is_json) in [
-        (0xa55a_0003, Severity::Unknown, false),
-        (0xa55a_0002, Severity::Unknown, true),
-        (0xa55a_0007, Severity::Trace, false),
-        (0xa55a_000b, Severity::Debug, false),
-        (0xa55a_000e, Severity::Info, true),
-        (0xa55a_0013, Severity::Warn, false),
-        (0xa55a_0016, Severity::Error, true),
-        (0xa55a_001b, Severity::Fatal, false),
+    for (kind, level, is_json) in [
+        (0xa55a_0003, None, false),
+        (0xa55a_0002, None, true),
+        (0xa55a_0007, Some(LogLevel::Trace), false),
+        (0xa55a_000b, Some(LogLevel::Debug), false),
+        (0xa55a_000e, Some(LogLevel::Info), true),
+        (0xa55a_0013, Some(LogLevel::Warn), false),
+        (0xa55a_0016, Some(LogLevel::Error), true),
+        (0xa55a_001b, Some(LogLevel::Fatal), false),
     ] {
         let (records, _) = decode(&frame(kind, b"hello"), 1_000);
         let at = Timestamp::from_micros(i64::try_from(WHEN).expect("fits"));
         let message = Bytes::from_static(b"hello");
-        assert_eq!(records, [Record { at, severity, is_json, message }]);
+        assert_eq!(records, [Record { at, level, is_json, message }]);
     }
 }
 

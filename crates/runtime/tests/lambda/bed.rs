@@ -17,7 +17,8 @@ use lacewing_model::function::{Architecture, Code, Environment, State, UpdateSta
 use lacewing_model::usage::Trigger;
 use lacewing_model::{
     AccountId, Credentials, Family, Function, FunctionConfig, FunctionKey, FunctionName,
-    Invocation, Outcome, Region, RequestId, RuntimeId, Secret, SystemClock, Timestamp, Version,
+    Invocation, Logging, Outcome, Region, RequestId, RuntimeId, Secret, SystemClock, Timestamp,
+    Version,
 };
 use lacewing_runtime::{
     Completion, EndpointListeners, Instance, Interpreter, LogReceiver, Options, Premises, Runtimes,
@@ -196,6 +197,7 @@ impl Bed {
                 memory_mb: source.memory_mb,
                 ephemeral_mb: 512,
                 architecture: Architecture::HOST,
+                logging: Logging::default(),
                 environment: Some(Environment(environment)),
                 tags: BTreeMap::new(),
             },

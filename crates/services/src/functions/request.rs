@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use lacewing_model::function::{Architecture, Code, Environment};
-use lacewing_model::{ByteSize, FunctionConfig, RuntimeId, Version};
+use lacewing_model::{ByteSize, FunctionConfig, LoggingPatch, Result, RuntimeId, Version};
 use lacewing_store::ByteStream;
 use uuid::Uuid;
 
@@ -53,6 +53,8 @@ pub struct ConfigPatch {
     pub ephemeral_mb: Option<u32>,
     /// The whole environment; an empty one removes it.
     pub environment: Option<Environment>,
+    /// How its log is written.
+    pub logging: LoggingPatch,
     /// The revision that the caller knows.
     pub revision_id: Option<Uuid>,
 }
@@ -125,7 +127,7 @@ impl fmt::Debug for Package {
 
 impl ConfigPatch {
     /// Writes what was given over a configuration.
-    pub(super) fn apply(&self, config: &mut FunctionConfig) {
+    pub(super) fn apply(&self, config: &mut FunctionConfig) -> Result<()> {
         fn set<T: Clone>(field: &mut T, value: Option<&T>) {
             if let Some(value) = value {
                 field.clone_from(value);
@@ -141,5 +143,7 @@ impl ConfigPatch {
         if let Some(environment) = &self.environment {
             config.environment = Some(environment.clone()).filter(|given| !given.0.is_empty());
         }
+        config.logging = config.logging.patched(&self.logging)?;
+        Ok(())
     }
 }

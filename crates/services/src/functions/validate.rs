@@ -88,6 +88,14 @@ pub(super) fn config(config: &FunctionConfig) -> Result<()> {
         let must = format!("satisfy regular expression pattern: {}", roles::PATTERN);
         violations.add(&config.role, "role", &must);
     }
+    if let Some(group) = &config.logging.group {
+        violations.length(group, "loggingConfig.logGroup", limits::LOG_GROUP);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_/#".contains(&byte);
+        if group.is_empty() || !group.bytes().all(allowed) {
+            let must = r"satisfy regular expression pattern: [\.\-_/#A-Za-z0-9]+";
+            violations.add(group, "loggingConfig.logGroup", must);
+        }
+    }
     if let Some(given) = &config.environment
         && !given.0.keys().all(|name| is_variable_name(name))
     {

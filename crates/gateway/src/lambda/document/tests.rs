@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use lacewing_model::function::{Architecture, Code, Environment};
 use lacewing_model::{
-    AccountId, Digest, FunctionConfig, FunctionKey, FunctionName, Region, RuntimeId, Version,
+    AccountId, Digest, FunctionConfig, FunctionKey, FunctionName, LogFormat, LogLevel, Logging,
+    Region, RuntimeId, Version,
 };
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ fn function() -> Function {
             memory_mb: 128,
             ephemeral_mb: 512,
             architecture: Architecture::X86_64,
+            logging: Logging::default(),
             environment: None,
             tags: BTreeMap::new(),
         },
@@ -48,6 +50,20 @@ fn an_active_function_is_described_as_lambda_does() {
     function.config.environment = Some(Environment(variables));
     let document = configuration(&function, Some(&Qualifier::Latest), Extent::Whole);
     insta::assert_json_snapshot!(document);
+}
+
+#[test]
+fn a_json_log_shows_its_levels_and_its_group() {
+    let mut function = function();
+    let format = LogFormat::Json { application: LogLevel::Debug, system: LogLevel::Warn };
+    function.config.logging = Logging { format, group: Some("mine".to_owned()) };
+    assert_eq!(
+        configuration(&function, None, Extent::Listed)["LoggingConfig"],
+        json!({
+            "LogFormat": "JSON", "ApplicationLogLevel": "DEBUG", "SystemLogLevel": "WARN",
+            "LogGroup": "mine",
+        })
+    );
 }
 
 #[test]

@@ -136,3 +136,23 @@ fn too_many_tags_are_refused() {
     assert_eq!(kind, Kind::Invalid);
     assert_eq!(message, "Number of tags exceeds resource tag limit.");
 }
+
+#[test]
+fn a_log_group_has_a_name_that_cloudwatch_could_have() {
+    let named = |group: &str| {
+        let mut changed = valid();
+        changed.logging.group = Some(group.to_owned());
+        config(&changed)
+    };
+    named("/aws/lambda/other.all-functions_#1").expect("valid");
+    for (group, must) in [
+        ("", "pattern: [\\.\\-_/#A-Za-z0-9]+"),
+        ("with space", "pattern: [\\.\\-_/#A-Za-z0-9]+"),
+        (&"g".repeat(513), "have length less than or equal to 512"),
+    ] {
+        let error = named(group).expect_err("refused");
+        assert_eq!(error.kind(), Kind::Constraint);
+        assert!(error.public().contains("'loggingConfig.logGroup'"), "{error}");
+        assert!(error.public().ends_with(must), "{error}");
+    }
+}
