@@ -6,6 +6,7 @@
 
 use std::future::pending;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
 use bytes::BytesMut;
@@ -77,29 +78,29 @@ impl Output {
     }
 
     fn read_text(&mut self, log: &mut LogWriter, read: ReadFn) {
-        let mut chunk = [0; CHUNK];
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
         let mut total = 0;
         while total < TURN {
-            let count = read(&mut self.text, &mut chunk);
-            if count == 0 {
+            let text = read(&mut self.text, &mut chunk);
+            if text.is_empty() {
                 return;
             }
-            log.output(&chunk[..count]);
-            total += count;
+            log.output(text);
+            total += text.len();
         }
     }
 
     fn read_records(&mut self, log: &mut LogWriter, read: ReadFn) {
-        let mut chunk = [0; CHUNK];
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
         let mut total = 0;
         while total < TURN {
-            let count = read(&mut self.records, &mut chunk);
-            if count == 0 {
+            let records = read(&mut self.records, &mut chunk);
+            if records.is_empty() {
                 return;
             }
-            self.partial.extend_from_slice(&chunk[..count]);
+            total += records.len();
+            self.partial.extend_from_slice(records);
             self.log_records(log);
-            total += count;
         }
     }
 
@@ -116,7 +117,9 @@ impl Output {
     }
 }
 
-type ReadFn = fn(&mut Pipe, &mut [u8]) -> usize;
+type ReadFn = for<'a> fn(&mut Pipe, &'a mut Chunk) -> &'a [u8];
+/// Filled by the kernel: to clear it for each of two reads would cost more than they do.
+type Chunk = [MaybeUninit<u8>; CHUNK];
 
 // === Pipe ===
 
@@ -132,30 +135,30 @@ impl Pipe {
         }
     }
 
-    /// Reads what the event loop says is there; 0 when that was all.
-    fn read_if_ready(&mut self, into: &mut [u8]) -> usize {
-        let read = self.end.try_read(into);
-        self.count(read)
+    /// Reads what the event loop says is there; nothing when that was all.
+    fn read_if_ready<'a>(&mut self, into: &'a mut Chunk) -> &'a [u8] {
+        let read = self.end.try_io(|| Ok(rustix::io::read(&self.end, into)?.0));
+        self.taken(read)
     }
 
-    /// Reads what is there; 0 when there is nothing.
-    fn read(&mut self, into: &mut [u8]) -> usize {
-        let read = rustix::io::read(&self.end, into).map_err(io::Error::from);
-        self.count(read)
+    /// Reads what is there; nothing when there is nothing.
+    fn read<'a>(&mut self, into: &'a mut Chunk) -> &'a [u8] {
+        let read = rustix::io::read(&self.end, into).map(|(read, _)| read);
+        self.taken(read.map_err(io::Error::from))
     }
 
-    fn count(&mut self, read: io::Result<usize>) -> usize {
+    fn taken<'a>(&mut self, read: io::Result<&'a mut [u8]>) -> &'a [u8] {
         let would_block = |error: &io::Error| {
             let code = error.raw_os_error();
             error.kind() == io::ErrorKind::WouldBlock || code == Some(Errno::INTR.raw_os_error())
         };
         match read {
-            Ok(0) => self.is_closed = true,
-            Ok(count) => return count,
+            Ok([]) => self.is_closed = true,
+            Ok(read) => return read,
             Err(error) if would_block(&error) => {}
             Err(_) => self.is_closed = true,
         }
-        0
+        &[]
     }
 }
 

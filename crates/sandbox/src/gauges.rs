@@ -11,7 +11,7 @@ use crate::{MemoryUse, Traffic};
 
 /// Reads how much memory is and was used.
 pub(crate) fn memory(gauges: &[(Gauge, OwnedFd)]) -> io::Result<MemoryUse> {
-    let current = number(&read(gauges, Gauge::MemoryCurrent)?)?;
+    let current = number(gauges, Gauge::MemoryCurrent)?;
     let peak = memory_peak(gauges)?;
     let oom_kills = keyed(&read(gauges, Gauge::MemoryEvents)?, "oom_kill").unwrap_or(0);
     Ok(MemoryUse { current, peak, oom_kills })
@@ -19,25 +19,25 @@ pub(crate) fn memory(gauges: &[(Gauge, OwnedFd)]) -> io::Result<MemoryUse> {
 
 /// Reads the most memory that was used: one read, for whoever asks after every invocation.
 pub(crate) fn memory_peak(gauges: &[(Gauge, OwnedFd)]) -> io::Result<u64> {
-    match read(gauges, Gauge::MemoryPeak) {
+    match number(gauges, Gauge::MemoryPeak) {
         // Before Linux 5.19 v2 does not keep it.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            number(&read(gauges, Gauge::MemoryCurrent)?)
+            number(gauges, Gauge::MemoryCurrent)
         }
-        text => number(&text?),
+        peak => peak,
     }
 }
 
 /// Reads how many bytes went in and out.
 pub(crate) fn traffic(gauges: &[(Gauge, OwnedFd)]) -> io::Result<Traffic> {
-    let received = number(&read(gauges, Gauge::NetReceived)?)?;
-    Ok(Traffic { received, sent: number(&read(gauges, Gauge::NetSent)?)? })
+    let received = number(gauges, Gauge::NetReceived)?;
+    Ok(Traffic { received, sent: number(gauges, Gauge::NetSent)? })
 }
 
 /// Reads how much processor time was used.
 pub(crate) fn cpu_time(gauges: &[(Gauge, OwnedFd)]) -> io::Result<Duration> {
-    match read(gauges, Gauge::CpuNanos) {
-        Ok(text) => Ok(Duration::from_nanos(number(&text)?)),
+    match number(gauges, Gauge::CpuNanos) {
+        Ok(nanos) => Ok(Duration::from_nanos(nanos)),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             let text = read(gauges, Gauge::CpuStat)?;
             let micros = keyed(&text, "usage_usec").ok_or(io::ErrorKind::InvalidData)?;
@@ -48,15 +48,28 @@ pub(crate) fn cpu_time(gauges: &[(Gauge, OwnedFd)]) -> io::Result<Duration> {
 }
 
 fn read(gauges: &[(Gauge, OwnedFd)], wanted: Gauge) -> io::Result<String> {
-    let found = gauges.iter().find(|(gauge, _)| *gauge == wanted);
-    let Some((_, fd)) = found else { return Err(io::ErrorKind::Unsupported.into()) };
     let mut buffer = [0; 1024];
-    let read = rustix::io::pread(fd, &mut buffer, 0)?;
-    Ok(String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).into_owned())
+    let read = pread(gauges, wanted, &mut buffer)?;
+    Ok(String::from_utf8_lossy(read).into_owned())
 }
 
-fn number(text: &str) -> io::Result<u64> {
-    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+/// The gauges that are asked after every invocation are a number each.
+fn number(gauges: &[(Gauge, OwnedFd)], wanted: Gauge) -> io::Result<u64> {
+    let mut buffer = [0; 32];
+    let text = pread(gauges, wanted, &mut buffer)?.trim_ascii();
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn pread<'a>(
+    gauges: &[(Gauge, OwnedFd)],
+    wanted: Gauge,
+    buffer: &'a mut [u8],
+) -> io::Result<&'a [u8]> {
+    let found = gauges.iter().find(|(gauge, _)| *gauge == wanted);
+    let Some((_, fd)) = found else { return Err(io::ErrorKind::Unsupported.into()) };
+    let read = rustix::io::pread(fd, &mut *buffer, 0)?;
+    Ok(buffer.get(..read).unwrap_or_default())
 }
 
 fn keyed(text: &str, key: &str) -> Option<u64> {

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Control;
@@ -86,6 +87,11 @@ impl Sandbox {
     /// `Ready` comes first, or `Failed`; then `Furnished`, if that was asked for, or `Failed`; then once `Exited`, `Signaled` or `Failed` (the program could
     /// not be run); then `Gone`, for ever. After a kill `Gone` comes alone.
     pub fn try_event(&self) -> io::Result<Option<Event>> {
+        // Asked before every invocation, and nearly always there is nothing: then no room is made.
+        let peeked = recv(&self.status, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        if matches!(peeked, Err(Errno::AGAIN)) {
+            return Ok(None);
+        }
         let mut buffer = vec![0; STATUS_LIMIT];
         match receive(self.status.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
             Ok(Some((status, fds))) => Ok(Some(self.event(status, fds))),
