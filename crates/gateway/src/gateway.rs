@@ -22,7 +22,7 @@ use crate::admin::{self, AdminInfo};
 use crate::auth::{Authenticator, Caller};
 use crate::body::{self, Body, Peer, ReceiveError, Received, Receiver};
 use crate::error::{Failure, Protocol, TooLarge, respond};
-use crate::{health, lambda, listener, sts};
+use crate::{Lanes, health, lambda, listener, sts};
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -170,9 +170,16 @@ impl Gateway {
         }))
     }
 
-    /// Serves connections until `stop`, then gives those in flight `grace` to finish.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken, grace: Duration) {
-        listener::serve(self, Origin::Host, listener, stop, grace).await;
+    /// Serves connections until `stop`, then gives those in flight `grace` to finish; on `lanes`, or
+    /// where it runs itself.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        lanes: Option<Arc<Lanes>>,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
+        listener::serve(self, Origin::Host, listener, lanes, stop, grace).await;
     }
 
     /// Serves the same API on a listener inside a sandbox until it is `closed`.
@@ -181,7 +188,7 @@ impl Gateway {
         let origin = Origin::Sandbox(self.0.endpoints.fetch_add(1, Ordering::Relaxed));
         match adopted {
             Ok(listener) => {
-                listener::serve(self, origin, listener, closed, Duration::ZERO).await;
+                listener::serve(self, origin, listener, None, closed, Duration::ZERO).await;
             }
             Err(error) => tracing::error!(%error, "Cannot serve a sandbox's endpoint."),
         }

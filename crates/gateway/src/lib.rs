@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod gateway;
 mod health;
 mod lambda;
+mod lanes;
 mod listener;
 mod patience;
 mod query;
@@ -27,3 +28,4 @@ mod sts;
 
 pub use admin::{AdminInfo, JsonSource};
 pub use gateway::{Gateway, Options};
+pub use lanes::Lanes;

@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Peer;
 use crate::gateway::{Gateway, Origin};
+use crate::lanes::{Lanes, Place};
 use crate::patience::Patient;
 
 /// Most headers of a request.
@@ -38,11 +40,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause after a failed accept, for example when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves connections of `listener` until `stop`, then gives them `grace`.
+/// Serves connections of `listener` until `stop`, then gives them `grace`; on `lanes`, or where it
+/// runs itself.
 pub(crate) async fn serve(
     gateway: Gateway,
     origin: Origin,
     listener: TcpListener,
+    lanes: Option<Arc<Lanes>>,
     stop: CancellationToken,
     grace: Duration,
 ) {
@@ -55,8 +59,12 @@ pub(crate) async fn serve(
             Origin::Host => Peer::at(address.ip()),
             Origin::Sandbox(number) => Peer::Sandbox(number),
         };
-        let connection = Connection { peer, stop: stop.clone(), cut: cut.clone(), _slot: slot };
-        connections.spawn(connection.run(Arc::clone(&builder), gateway.clone(), stream));
+        let place = lanes.as_ref().map(|lanes| lanes.place());
+        let handle = place.as_ref().map_or_else(Handle::current, |place| place.handle().clone());
+        let (stop, cut) = (stop.clone(), cut.clone());
+        let connection = Connection { peer, stop, cut, _slot: slot, _place: place };
+        let run = connection.run(Arc::clone(&builder), gateway.clone(), stream);
+        connections.spawn_on(run, &handle);
     }
     drop(listener);
     connections.close();
@@ -117,6 +125,7 @@ struct Connection {
     stop: CancellationToken,
     cut: CancellationToken,
     _slot: OwnedSemaphorePermit,
+    _place: Option<Place>,
 }
 
 impl Connection {
@@ -129,6 +138,12 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "Cannot turn off Nagle's algorithm.");
         }
+        // Its events come to the loop that it is served on, not to the one that accepted it.
+        let moved = stream.into_std().and_then(TcpStream::from_std);
+        let stream = match moved {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "Cannot serve a connection."),
+        };
         let patience = gateway.header_patience();
         let spoke = AtomicBool::new(false);
         let service = service_fn(|request| {

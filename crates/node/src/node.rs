@@ -84,6 +84,7 @@ impl Node {
             invoker,
             gateway,
             listener,
+            lanes,
             names,
             ..
         } = parts;
@@ -96,7 +97,8 @@ impl Node {
         let endpoints = supervisor.start("endpoints", |stop| {
             serve_endpoints(endpoints, gateway.clone(), supervisor.clone(), stop)
         });
-        let gateway = supervisor.start("gateway", |stop| gateway.serve(listener, stop, drain));
+        let gateway =
+            supervisor.start("gateway", |stop| gateway.serve(listener, Some(lanes), stop, drain));
         Ok(Self {
             ready,
             drain,

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lacewing_gateway::{AdminInfo, Gateway};
+use lacewing_gateway::{AdminInfo, Gateway, Lanes};
 use lacewing_invoke::Invoker;
 use lacewing_model::function::StateReason;
 use lacewing_model::{Clock, Error, SystemClock};
@@ -97,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) invoker: Invoker,
     pub(crate) gateway: Gateway,
     pub(crate) listener: TcpListener,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) doctor: Doctor,
     /// None where functions do not get out.
     pub(crate) names: Option<NameRelay>,
@@ -111,8 +112,17 @@ pub(crate) async fn build(prepared: Prepared) -> Result<Parts, StartError> {
     let store = claim.open(Arc::clone(&clock)).map_err(StartError::Store)?;
     match assemble(&settings, &store, master, &launcher, ground, clock).await {
         Ok(above) => {
-            let Above { services, endpoints, logs, invoker, gateway, listener, doctor, names } =
-                above;
+            let Above {
+                services,
+                endpoints,
+                logs,
+                invoker,
+                gateway,
+                listener,
+                lanes,
+                doctor,
+                names,
+            } = above;
             Ok(Parts {
                 settings,
                 store,
@@ -123,6 +133,7 @@ pub(crate) async fn build(prepared: Prepared) -> Result<Parts, StartError> {
                 invoker,
                 gateway,
                 listener,
+                lanes,
                 doctor,
                 names,
             })
@@ -151,6 +162,7 @@ struct Above {
     invoker: Invoker,
     gateway: Gateway,
     listener: TcpListener,
+    lanes: Arc<Lanes>,
     doctor: Doctor,
     names: Option<NameRelay>,
 }
@@ -202,7 +214,9 @@ async fn assemble(
     let admin = admin_info(settings, address, &services, &invoker, &doctor);
     let gateway =
         Gateway::new(settings.gateway.clone(), services.clone(), invoker.clone(), admin, clock);
-    Ok(Above { services, endpoints, logs, invoker, gateway, listener, doctor, names })
+    let lanes = Lanes::start().map_err(|error| Error::internal("start threads", error));
+    let lanes = Arc::new(lanes.map_err(part("lanes"))?);
+    Ok(Above { services, endpoints, logs, invoker, gateway, listener, lanes, doctor, names })
 }
 
 /// What answers functions that ask for names; refuses a host that lacks a way out that was asked for.

@@ -6,6 +6,7 @@
 //! streamed must end the sandbox, too.
 
 mod custom;
+mod homed;
 mod stock;
 
 use lacewing_model::{Invocation, Timestamp};

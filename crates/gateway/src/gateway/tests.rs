@@ -90,7 +90,7 @@ impl Server {
         let address = listener.local_addr().expect("an address");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(services.run(stop.clone()));
-        tasks.spawn(gateway.clone().serve(listener, stop.clone(), Duration::from_secs(5)));
+        tasks.spawn(gateway.clone().serve(listener, None, stop.clone(), Duration::from_secs(5)));
         Self { address, clock, key, gateway, stop, tasks, _directory: directory }
     }
 

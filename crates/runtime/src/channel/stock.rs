@@ -7,10 +7,10 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::net::UnixStream as StdStream;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::UnixStream;
 
 use lacewing_model::{FunctionError, limits};
 
+use super::homed::Homed;
 use super::{Answer, Call, Readiness};
 use crate::frames::{Decoder, Failure, FromBootstrap, Invoke, encode_become};
 use crate::stream::{Intake, Outlet};
@@ -23,7 +23,7 @@ const TURN: usize = 256 * 1024;
 /// The way to one of our bootstraps.
 #[derive(Debug)]
 pub(crate) struct Stock {
-    stream: UnixStream,
+    stream: Homed,
     decoder: Decoder,
     inbox: BytesMut,
     /// What has not been written yet: the head of a frame, then the payload.
@@ -38,9 +38,8 @@ pub(crate) struct Stock {
 impl Stock {
     /// Takes our end of the socket.
     pub(crate) fn open(stream: StdStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
         Ok(Self {
-            stream: UnixStream::from_std(stream)?,
+            stream: Homed::open(stream)?,
             decoder: Decoder::default(),
             inbox: BytesMut::new(),
             head: BytesMut::new(),
@@ -76,6 +75,7 @@ impl Stock {
             cognito_identity: "",
             tenant_id: "",
         };
+        self.stream.move_here();
         let unasked = self.stream.try_read_buf(&mut self.inbox).is_ok_and(|read| read > 0);
         self.is_broken |= unasked || !self.inbox.is_empty();
         self.head.clear();
