@@ -47,8 +47,8 @@ def has_egress(server) -> bool:
     return "network egress" in server.ready_line
 
 
-# Stands for the host's where it has a loopback only.
-NOWHERE = "192.0.2.254"
+# Stands for the host's where it has a loopback only: refused as well.
+NOWHERE = "198.18.0.1"
 
 
 def address_of_host() -> str:
