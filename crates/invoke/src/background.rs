@@ -18,6 +18,7 @@ use crate::concurrency;
 use crate::door::Door;
 use crate::events;
 use crate::pool::driver::Source;
+use crate::pressure;
 
 /// How often time passes for the pool.
 const TICK: Duration = Duration::from_millis(500);
@@ -71,8 +72,12 @@ async fn until(stop: &CancellationToken, work: impl Future<Output = ()>) {
 async fn ticks<S: Source>(door: &Door<S>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let pressure = pressure::Gauge::open();
     loop {
         ticks.tick().await;
+        if let Some(percent) = pressure.read() {
+            door.pool.press(percent);
+        }
         door.pool.tick();
     }
 }

@@ -32,8 +32,9 @@ use crate::{Options, admission, concurrency, events};
 /// An Instance is taken to need so much before its function was measured: an interpreter with a
 /// small handler.
 const START_RESERVE: lacewing_model::ByteSize = lacewing_model::ByteSize::mebibytes(64);
-/// Instances that each core may start in a second, on average, and how many may come at once.
-const START_RATE: u32 = 100;
+/// Instances that each core may start in a second, on average, and how many may come at once: more
+/// than a core can make, so that it bounds a storm and not a machine.
+const START_RATE: u32 = 400;
 const START_BURST: u32 = 500;
 /// How long an Instance is idle before it is frozen: one that is called again and again never is.
 const FREEZE_AFTER: Duration = Duration::from_millis(10);

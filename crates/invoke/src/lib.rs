@@ -21,6 +21,7 @@ pub mod journal;
 mod log_rounds;
 mod options;
 pub mod pool;
+mod pressure;
 #[cfg(test)]
 mod testing;
 

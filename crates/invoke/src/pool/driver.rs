@@ -249,6 +249,11 @@ impl<S: Source> Pool<S> {
         self.0.clone().note(Event::Reserved { function, concurrency });
     }
 
+    /// Work waits for a processor in so many percent of the time.
+    pub(crate) fn press(&self, percent: u8) {
+        self.0.clone().note(Event::Pressure { cpu: percent });
+    }
+
     /// The functions that have something reserved.
     pub(crate) fn reserving(&self) -> Vec<FunctionKey> {
         self.0.inner.lock().core.reserving().cloned().collect()
