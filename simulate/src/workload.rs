@@ -164,6 +164,7 @@ fn function(number: usize) -> Result<Function> {
         code: Code { digest: Digest::new([0; 32]), size: 1 },
         state: State::Active,
         last_update: UpdateStatus::Successful,
+        before: None,
         state_reason: None,
         revision_id: Uuid::nil(),
         last_modified: Timestamp::from_seconds(0),

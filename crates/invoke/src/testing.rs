@@ -34,6 +34,7 @@ pub(crate) fn function(key: FunctionKey, generation: u64) -> Function {
         state: State::Active,
         last_update: UpdateStatus::Successful,
         state_reason: None,
+        before: None,
         revision_id: Uuid::nil(),
         last_modified: Timestamp::from_seconds(i64::try_from(generation).expect("small")),
         generation,

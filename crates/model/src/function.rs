@@ -29,6 +29,8 @@ pub struct Function {
     pub state: State,
     /// How the last change went.
     pub last_update: UpdateStatus,
+    /// What it goes back to if the change that is under way fails.
+    pub before: Option<Box<Before>>,
     /// Why the state is what it is, for its owner.
     pub state_reason: Option<StateReason>,
     /// Changes with every change; the guard for optimistic locking.
@@ -46,10 +48,24 @@ impl Function {
         VersionKey { function: self.key.clone(), version: self.version }
     }
 
+    /// All code that it may run: its own, and what it would go back to.
+    pub fn codes(&self) -> impl Iterator<Item = Code> {
+        [self.code].into_iter().chain(self.before.iter().map(|before| before.code))
+    }
+
     /// Whether a change of it is still being carried out.
     pub fn is_unsettled(&self) -> bool {
         self.state == State::Pending || self.last_update == UpdateStatus::InProgress
     }
+}
+
+/// What a change replaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The configuration.
+    pub config: FunctionConfig,
+    /// The code.
+    pub code: Code,
 }
 
 /// What a function's owner chose.

@@ -26,6 +26,7 @@ pub(crate) fn function(runtime: &str) -> Function {
         code: Code { digest: Digest::new([7; 32]), size: 1 },
         state: State::Active,
         last_update: UpdateStatus::Successful,
+        before: None,
         state_reason: None,
         revision_id: Uuid::nil(),
         last_modified: Timestamp::default(),

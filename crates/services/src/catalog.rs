@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use lacewing_model::function::State;
+use lacewing_model::function::{Code, State};
 use lacewing_model::{
     AccountId, Alias, Error, Function, FunctionKey, FunctionName, Kind, Qualifier, Region,
     RequestId, Result, Version, VersionKey,
@@ -194,11 +194,14 @@ impl Catalog {
     /// The code of all versions, as far as this node knows.
     pub(crate) fn code_in_use(&self) -> HashSet<BlobAddress> {
         let view = self.0.view.load();
-        let address = |function: &Arc<Function>| BlobAddress {
-            account: function.key.account.clone(),
-            digest: function.code.digest,
-        };
-        view.all().map(address).collect()
+        let mut in_use = HashSet::new();
+        for function in view.all() {
+            let account = &function.key.account;
+            let address =
+                |code: Code| BlobAddress { account: account.clone(), digest: code.digest };
+            in_use.extend(function.codes().map(address));
+        }
+        in_use
     }
 
     /// Waits until a write shows here.

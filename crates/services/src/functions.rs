@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::stream;
-use lacewing_model::function::{State, StateReason, UpdateStatus};
+use lacewing_model::function::{Before, State, StateReason, UpdateStatus};
 use lacewing_model::{
     AccountId, ByteSize, Clock, Error, Function, FunctionKey, Kind, NetworkBounds, Qualifier,
     Result, Version, VersionKey,
@@ -140,6 +140,7 @@ impl Functions {
             code,
             state: State::Pending,
             last_update: UpdateStatus::Successful,
+            before: None,
             state_reason: Some(StateReason {
                 text: "The function is being created.".to_owned(),
                 code: "Creating".to_owned(),
@@ -298,7 +299,9 @@ impl Functions {
     ) -> Result<Arc<Function>> {
         for _ in 0..TRIES {
             let (mut function, revision) = self.changeable(key, known).await?;
+            let before = Before { config: function.config.clone(), code: function.code };
             change(&mut function)?;
+            function.before = (function.state == State::Active).then(|| Box::new(before));
             function.last_update = UpdateStatus::InProgress;
             function.revision_id = Uuid::new_v4();
             function.last_modified = self.0.clock.now();

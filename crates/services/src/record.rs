@@ -7,7 +7,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use lacewing_model::function::{Code, Environment, State, StateReason, UpdateStatus};
+use lacewing_model::function::{Before, Code, Environment, State, StateReason, UpdateStatus};
 use lacewing_model::{
     Error, Function, FunctionConfig, FunctionKey, FunctionName, Result, Timestamp, Version,
     VersionKey,
@@ -51,9 +51,19 @@ struct Stored {
     revision_id: Uuid,
     last_modified: Timestamp,
     generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    before: Option<StoredBefore>,
     /// Nil in records of before there were versions.
     #[serde(default)]
     lineage: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredBefore {
+    config: FunctionConfig,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    environment: Option<String>,
+    code: Code,
 }
 
 /// Where a version is stored.
@@ -87,12 +97,14 @@ pub(crate) fn version_key(key: &Key) -> Option<VersionKey> {
 
 /// The bytes to store.
 pub(crate) fn encode(sealer: &Sealer, function: &Function) -> Result<Bytes> {
-    let environment = match &function.config.environment {
-        Some(environment) => {
-            let plain = serde_json::to_vec(environment)
-                .map_err(|error| Error::internal("An environment could not be written.", error))?;
-            let sealed = sealer.seal(&function.key.account, &key(&function.version_key()), &plain);
-            Some(STANDARD.encode(sealed))
+    let sealed = |config: &FunctionConfig| {
+        config.environment.as_ref().map(|plain| seal(sealer, function, plain)).transpose()
+    };
+    let environment = sealed(&function.config)?;
+    let before = match function.before.as_deref() {
+        Some(Before { config, code }) => {
+            let environment = sealed(config)?;
+            Some(StoredBefore { config: config.clone(), environment, code: *code })
         }
         None => None,
     };
@@ -107,6 +119,7 @@ pub(crate) fn encode(sealer: &Sealer, function: &Function) -> Result<Bytes> {
         revision_id: function.revision_id,
         last_modified: function.last_modified,
         generation: function.generation,
+        before,
         lineage: function.lineage,
     };
     write(&stored)
@@ -117,9 +130,16 @@ pub(crate) fn decode(sealer: &Sealer, record: &Record) -> Result<Function> {
     let VersionKey { function: key, version } = version_key(&record.key)
         .ok_or_else(|| Error::internal("Not a function's record.", record.key.to_string()))?;
     let stored: Stored = read(record)?;
-    let mut config = stored.config;
-    config.environment = match &stored.environment {
-        Some(text) => Some(unseal(sealer, &key, &record.key, text)?),
+    let opened = |mut config: FunctionConfig, environment: Option<String>| -> Result<_> {
+        let unseal = |text: String| unseal(sealer, &key, &record.key, &text);
+        config.environment = environment.map(unseal).transpose()?;
+        Ok(config)
+    };
+    let config = opened(stored.config, stored.environment)?;
+    let before = match stored.before {
+        Some(StoredBefore { config, environment, code }) => {
+            Some(Box::new(Before { config: opened(config, environment)?, code }))
+        }
         None => None,
     };
     Ok(Function {
@@ -130,6 +150,7 @@ pub(crate) fn decode(sealer: &Sealer, record: &Record) -> Result<Function> {
         code: stored.code,
         state: stored.state,
         last_update: stored.last_update,
+        before,
         state_reason: stored.state_reason,
         revision_id: stored.revision_id,
         last_modified: stored.last_modified,
@@ -155,6 +176,13 @@ fn read<T: DeserializeOwned>(record: &Record) -> Result<T> {
         return Err(Error::internal(format!("The record {} is too new.", record.key), problem));
     }
     serde_json::from_slice(&record.value).map_err(unreadable)
+}
+
+fn seal(sealer: &Sealer, function: &Function, environment: &Environment) -> Result<String> {
+    let plain = serde_json::to_vec(environment)
+        .map_err(|error| Error::internal("An environment could not be written.", error))?;
+    let key = key(&function.version_key());
+    Ok(STANDARD.encode(sealer.seal(&function.key.account, &key, &plain)))
 }
 
 fn unseal(sealer: &Sealer, function: &FunctionKey, key: &Key, text: &str) -> Result<Environment> {

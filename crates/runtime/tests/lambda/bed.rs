@@ -204,6 +204,7 @@ impl Bed {
             code,
             state: State::Active,
             last_update: UpdateStatus::Successful,
+            before: None,
             state_reason: None,
             revision_id: Uuid::new_v4(),
             last_modified: Timestamp::default(),

@@ -157,7 +157,7 @@ async fn is_used_in_store(functions: &Functions, address: &BlobAddress) -> Resul
     for_each_record(records, &Prefix::account(&address.account), |found| {
         if record::version_key(&found.key).is_some() {
             let function = record::decode(&functions.0.sealer, found)?;
-            is_used |= function.code.digest == address.digest;
+            is_used |= function.codes().any(|code| code.digest == address.digest);
         }
         Ok(())
     })

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lacewing_model::function::{State, StateReason, UpdateStatus};
+use lacewing_model::function::{Before, State, StateReason, UpdateStatus};
 use lacewing_model::{Function, Result, VersionKey};
 use lacewing_store::{BlobAddress, Expect};
 use tokio::time::Instant;
@@ -96,15 +96,28 @@ impl Functions {
                 function.state = State::Active;
                 function.last_update = UpdateStatus::Successful;
                 function.state_reason = note;
+                function.before = None;
             }
             Err(why) => {
-                function.state = State::Failed;
+                go_back(&mut function);
                 function.last_update = UpdateStatus::Failed;
                 function.state_reason = Some(why);
             }
         }
         Ok(function)
     }
+}
+
+/// A function that could be invoked before its update still can, as it was; any other cannot.
+fn go_back(function: &mut Function) {
+    let Some(before) = function.before.take() else {
+        function.state = State::Failed;
+        return;
+    };
+    let Before { config, code } = *before;
+    (function.config, function.code) = (config, code);
+    // An Instance of what failed may have been started.
+    function.generation = function.generation.saturating_add(1);
 }
 
 fn reason(text: &str, code: &str) -> StateReason {

@@ -78,6 +78,7 @@ impl Functions {
         version.revision_id = Uuid::new_v4();
         version.config.description = description.unwrap_or(version.config.description);
         version.last_update = UpdateStatus::Successful;
+        version.before = None;
         if !is_settled {
             version.state = State::Pending;
             version.state_reason = Some(StateReason {

@@ -273,3 +273,50 @@ async fn a_substitute_is_told_and_a_lost_runtime_fails_the_function() {
     let bench = Bench::with(Side::Memory, |_| {}, check).await;
     assert_eq!(bench.create_active("f").await.state_reason, Some(note));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_fails_leaves_the_function_as_it_was() {
+    for side in SIDES {
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&is_lost);
+        let check: RuntimeCheck = Arc::new(move |_| match lost.load(Ordering::SeqCst) {
+            true => Err(Error::new(Kind::Invalid, "python3.13 is gone.")),
+            false => Ok(None),
+        });
+        let bench = Bench::with(side, |_| {}, check).await;
+        bench.create_active("f").await;
+        let functions = &bench.services.functions;
+        let colour = Some(environment("COLOUR", "blue"));
+        let patch = ConfigPatch { environment: colour.clone(), ..ConfigPatch::default() };
+        functions.update_config(&key("f"), patch).await.expect("updated");
+        let good = bench.settled("f").await;
+        is_lost.store(true, Ordering::SeqCst);
+
+        let tried = functions.update_code(&key("f"), code("worse")).await.expect("accepted");
+        let failed = bench.settled("f").await;
+        assert_eq!((failed.state, failed.last_update), (State::Active, UpdateStatus::Failed));
+        assert_eq!(failed.state_reason.as_ref().expect("one").text, "python3.13 is gone.");
+        assert_eq!((failed.code, &failed.config), (good.code, &good.config));
+        assert!(failed.generation > tried.generation && failed.before.is_none());
+        assert_eq!(bench.bytes_of("f").await, zip("f"));
+
+        let patch = ConfigPatch {
+            memory_mb: Some(512),
+            environment: Some(environment("COLOUR", "red")),
+            ..ConfigPatch::default()
+        };
+        functions.update_config(&key("f"), patch.clone()).await.expect("accepted");
+        let failed = bench.settled("f").await;
+        assert_eq!((failed.state, &failed.config), (State::Active, &good.config));
+        assert_eq!(failed.config.environment, colour);
+
+        is_lost.store(false, Ordering::SeqCst);
+        functions.update_config(&key("f"), patch).await.expect("accepted");
+        let settled = bench.settled("f").await;
+        assert_eq!(
+            (settled.last_update, settled.config.memory_mb),
+            (UpdateStatus::Successful, 512)
+        );
+        assert!(settled.state_reason.is_none() && settled.before.is_none());
+    }
+}

@@ -55,6 +55,7 @@ fn function(account: &str) -> Function {
         code: Code { digest: Digest::new([0; 32]), size: 1 },
         state: State::Active,
         last_update: UpdateStatus::Successful,
+        before: None,
         state_reason: None,
         revision_id: uuid::Uuid::nil(),
         last_modified: Timestamp::default(),

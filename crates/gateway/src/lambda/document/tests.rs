@@ -36,6 +36,7 @@ fn function() -> Function {
         code: Code { digest: Digest::new([0xab; 32]), size: 1234 },
         state: State::Active,
         last_update: UpdateStatus::Successful,
+        before: None,
         state_reason: None,
         revision_id: Uuid::nil(),
         last_modified: Timestamp::from_millis(1_795_251_210_000),
