@@ -186,3 +186,17 @@ def test_logs_show_an_invocation_that_has_just_ended(server, functions):
     name = functions.python("def handler(e, c): print('just now')")
     functions.invoke(name)
     assert "just now" in lacewing(server, "logs", name).stdout
+
+
+def test_a_log_outlives_its_function_and_what_never_was_is_not_found(server, functions):
+    name = functions.python("def handler(event, context): print('last words')")
+    functions.invoke(name, {})
+    functions.client.delete_function(FunctionName=name)
+    assert "last words" in logs(server, name)
+    answer = subprocess.run(
+        [str(binary()), "logs", "never-was", "--follow"],
+        env=server.environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert answer.returncode == 1 and "Function not found" in answer.stderr, answer
+    quiet = functions.python("def handler(event, context): pass")
+    assert logs(server, quiet) == []

@@ -119,9 +119,14 @@ async fn logs(inner: &Inner, call: &Call, name: &str) -> Answer {
         target.key.region, target.key.account, target.key.name
     );
     inner.services.identity.authorize(&call.caller.principal, action, &arn)?;
-    let _exists = inner.services.functions.get(&target.key)?;
     if let Ok(invoker) = inner.invoker() {
         invoker.logs_kept().await;
+    }
+    // A log outlives its function.
+    if let Err(missing) = inner.services.functions.get(&target.key)
+        && !inner.services.logs.has_any(&target.key).await?
+    {
+        return Err(missing.into());
     }
     let page = inner.services.logs.read(&target.key, log_query(call)?).await?;
     let document = serde_json::to_value(page)

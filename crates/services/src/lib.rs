@@ -25,6 +25,7 @@ pub mod identity;
 pub mod logs;
 mod record;
 mod retention;
+mod since;
 pub mod usage;
 
 pub use catalog::Catalog;

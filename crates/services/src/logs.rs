@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::since;
+
 mod batch;
 mod bounds;
 mod cursor;
@@ -170,6 +172,15 @@ impl Logs {
         Ok(())
     }
 
+    /// Whether anything is kept of the function's log, be the function there or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn has_any(&self, key: &FunctionKey) -> Result<bool> {
+        let first = self.log.read(&stream_of(key), Offset::ZERO, 1, Duration::ZERO).await?;
+        Ok(!first.is_empty())
+    }
+
     /// Reads a page of events; if there are none yet, waits for some.
     ///
     /// # Errors
@@ -178,7 +189,9 @@ impl Logs {
         let source = stream_of(key);
         let cursor = match (query.cursor, query.since) {
             (Some(cursor), _) => cursor,
-            (None, Some(since)) => LogCursor::new(self.first_since(&source, since).await?, 0),
+            (None, Some(since)) => {
+                LogCursor::new(since::first(&*self.log, &source, since).await?, 0)
+            }
             (None, None) => LogCursor::default(),
         };
         let mut page = LogPage { events: Vec::new(), cursor };
@@ -208,34 +221,6 @@ impl Logs {
                 page.cursor = LogCursor::new(offset.next().as_u64(), 0);
             }
         }
-    }
-
-    /// The first entry that was appended at `since` or later: an event is never newer than its
-    /// entry, and entries are in the order of time, so that halving finds it.
-    async fn first_since(&self, source: &Key, since: Timestamp) -> Result<u64> {
-        let (mut low, mut step) = (0_u64, 1_u64);
-        let mut high = loop {
-            let probed = low.saturating_add(step);
-            match self.older(source, probed, since).await? {
-                Some(older) => low = older.saturating_add(1),
-                None => break probed,
-            }
-            step = step.saturating_mul(2);
-        };
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.older(source, middle, since).await? {
-                Some(older) => low = older.saturating_add(1),
-                None => high = middle,
-            }
-        }
-        Ok(low)
-    }
-
-    /// The offset of the first entry from `from` on, if it is older than `since`.
-    async fn older(&self, source: &Key, from: u64, since: Timestamp) -> Result<Option<u64>> {
-        let found = self.log.read(source, Offset::new(from), 1, Duration::ZERO).await?;
-        Ok(found.first().filter(|(_, at, _)| *at < since).map(|(offset, _, _)| offset.as_u64()))
     }
 }
 
