@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completion, delete, demo, deploy, doctor, env, functions, invoke, logs, runtimes, serve,
+    completion, delete, demo, deploy, doctor, env, functions, invoke, logs, runtimes, serve, usage,
 };
 use crate::output::Format;
 
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Invoke(invoke::Args),
     Functions(functions::Args),
     Logs(logs::Args),
+    Usage(usage::Args),
     Delete(delete::Args),
     Env(env::Args),
     Runtimes(runtimes::Args),

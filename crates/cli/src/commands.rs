@@ -11,6 +11,7 @@ pub(crate) mod invoke;
 pub(crate) mod logs;
 pub(crate) mod runtimes;
 pub(crate) mod serve;
+pub(crate) mod usage;
 
 use tokio::runtime::Builder;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Invoke(args) => on_this_thread(invoke::run(args, output)),
         Command::Functions(args) => on_this_thread(functions::run(args, output)),
         Command::Logs(args) => on_this_thread(logs::run(args, output)),
+        Command::Usage(args) => on_this_thread(usage::run(args, output)),
         Command::Delete(args) => on_this_thread(delete::run(args, output)),
         Command::Env(args) => env::run(&args, output),
         Command::Runtimes(args) => on_this_thread(runtimes::run(args, output)),

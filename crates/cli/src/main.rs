@@ -18,6 +18,7 @@ mod project;
 #[cfg(test)]
 mod reference;
 mod scratch;
+mod since;
 
 use std::process::ExitCode;
 

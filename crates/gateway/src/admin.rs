@@ -10,7 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
 use lacewing_model::{AccountId, Error, FunctionKey, Kind, Result, Timestamp, Version, VersionKey};
-use lacewing_services::LogQuery;
+use lacewing_services::{LogQuery, UsageQuery};
 use serde_json::Value;
 
 use crate::body::{self, Body};
@@ -22,15 +22,19 @@ use crate::query;
 pub(crate) const PREFIX: &str = "/_lacewing/v1";
 /// Every route: method and path.
 #[cfg(test)]
-pub(crate) const ROUTES: [(&str, &str); 5] = [
+pub(crate) const ROUTES: [(&str, &str); 7] = [
     ("get", "/_lacewing/v1/info"),
     ("get", "/_lacewing/v1/doctor"),
     ("get", "/_lacewing/v1/runtimes"),
     ("get", "/_lacewing/v1/functions/{name}/logs"),
+    ("get", "/_lacewing/v1/usage"),
+    ("get", "/_lacewing/v1/usage/totals"),
     ("get", "/_lacewing/v1/code/{account}/{function}"),
 ];
 /// Most log events of one answer, and how many there are when nothing is said.
 const LOG_EVENTS: (usize, usize) = (10_000, 1_000);
+/// The same of usage records.
+const USAGE_RECORDS: (usize, usize) = (10_000, 1_000);
 /// Longest time to wait for the first log event.
 const LOG_WAIT: Duration = Duration::from_secs(20);
 
@@ -61,6 +65,7 @@ pub(crate) enum Route {
     Doctor,
     Runtimes,
     Logs { name: String },
+    Usage { totals: bool },
     Code { account: String, function: String },
 }
 
@@ -76,6 +81,8 @@ pub(crate) fn route(parts: &Parts) -> Result<Option<Route>> {
         ["doctor"] => Route::Doctor,
         ["runtimes"] => Route::Runtimes,
         ["functions", name, "logs"] => Route::Logs { name: query::decode(name)?.into_owned() },
+        ["usage"] => Route::Usage { totals: false },
+        ["usage", "totals"] => Route::Usage { totals: true },
         ["code", account, function] => Route::Code {
             account: query::decode(account)?.into_owned(),
             function: query::decode(function)?.into_owned(),
@@ -102,6 +109,7 @@ pub(crate) async fn handle(inner: &Inner, call: Call, route: Route) -> Answer {
             node_document(inner, &call, "lacewing:ListRuntimes", &inner.admin.runtimes)
         }
         Route::Logs { name } => logs(inner, &call, &name).await,
+        Route::Usage { totals } => usage(inner, &call, totals).await,
         Route::Code { account, function } => code(inner, &call, &account, &function).await,
     }
 }
@@ -136,17 +144,54 @@ async fn logs(inner: &Inner, call: &Call, name: &str) -> Answer {
 
 fn log_query(call: &Call) -> Result<LogQuery> {
     let query = call.parts.uri.query();
-    let since = number(query, "since")?
-        .map(|millis| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)));
+    let since = moment(query, "since")?;
     let cursor = query::parameter(query, "cursor")?.map(|cursor| cursor.parse()).transpose()?;
-    let (most, default) = LOG_EVENTS;
-    let limit = match number(query, "limit")? {
-        None => default,
-        Some(limit) => usize::try_from(limit).unwrap_or(most).clamp(1, most),
-    };
+    let limit = limit(query, LOG_EVENTS)?;
     let wait = Duration::from_secs(number(query, "wait")?.unwrap_or(0)).min(LOG_WAIT);
     let stream = query::parameter(query, "stream")?.map(Into::into);
     Ok(LogQuery { since, cursor, stream, limit, wait })
+}
+
+async fn usage(inner: &Inner, call: &Call, totals: bool) -> Answer {
+    let principal = &call.caller.principal;
+    inner.services.identity.authorize(principal, "lacewing:GetUsage", "*")?;
+    let query = usage_query(inner, call)?;
+    // What was answered before now is in the answer.
+    if let Ok(invoker) = inner.invoker() {
+        invoker.usage_kept().await?;
+    }
+    let (usage, region) = (&inner.services.usage, &inner.options.region);
+    let page = if totals {
+        serde_json::to_value(usage.totals(&principal.account, region, &query).await?)
+    } else {
+        serde_json::to_value(usage.read(&principal.account, region, &query).await?)
+    };
+    let page = page.map_err(|error| Error::internal("cannot write a page of usage", error))?;
+    Ok(json(&page))
+}
+
+fn usage_query(inner: &Inner, call: &Call) -> Result<UsageQuery> {
+    let query = call.parts.uri.query();
+    let function = match query::parameter(query, "function")? {
+        Some(name) => Some(name::resolve(inner, call, "lacewing:GetUsage", &name)?.key.name),
+        None => None,
+    };
+    let (since, cursor) = (moment(query, "since")?, number(query, "cursor")?);
+    Ok(UsageQuery { function, since, cursor, limit: limit(query, USAGE_RECORDS)? })
+}
+
+/// A moment in milliseconds.
+fn moment(query: Option<&str>, name: &str) -> Result<Option<Timestamp>> {
+    let millis = number(query, name)?.map(|millis| i64::try_from(millis).unwrap_or(i64::MAX));
+    Ok(millis.map(Timestamp::from_millis))
+}
+
+/// How many there may be in an answer.
+fn limit(query: Option<&str>, (most, default): (usize, usize)) -> Result<usize> {
+    Ok(match number(query, "limit")? {
+        None => default,
+        Some(limit) => usize::try_from(limit).unwrap_or(most).clamp(1, most),
+    })
 }
 
 fn number(query: Option<&str>, name: &str) -> Result<Option<u64>> {

@@ -85,6 +85,8 @@ pub struct Position(u64);
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    /// Held while records are handed over.
+    draining: tokio::sync::Mutex<()>,
     syncer: Option<JoinHandle<()>>,
 }
 
@@ -131,7 +133,7 @@ impl Journal {
             .name("usage-journal".into())
             .spawn(move || syncing.sync_until_stopped())
             .map_err(|source| JournalError::StartThread { source })?;
-        Ok(Self { shared, syncer: Some(syncer) })
+        Ok(Self { shared, draining: tokio::sync::Mutex::default(), syncer: Some(syncer) })
     }
 
     /// Writes a record down. It survives the death of the process from here on.

@@ -145,6 +145,14 @@ impl Invoker {
         self.0.log_rounds.kept().await;
     }
 
+    /// Hands over all usage that was counted before now, so that it can be read.
+    ///
+    /// # Errors
+    /// If it cannot be handed over now; nothing is lost.
+    pub async fn usage_kept(&self) -> Result<()> {
+        self.0.journal.drain(&self.0.services.usage).await.map(|_| ())
+    }
+
     /// Takes no more calls, waits for those in flight, ends all Instances. Gives the number of
     /// invocations that were not over within `grace`. [`Invoker::run`] should still be running, so
     /// that the last logs are kept.

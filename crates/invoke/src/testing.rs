@@ -4,11 +4,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use lacewing_model::function::{Code, State, UpdateStatus};
-use lacewing_model::usage::Trigger;
+use lacewing_model::usage::{Trigger, UsageRecord};
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Invocation, Region,
     RequestId, Timestamp, Version,
 };
+use lacewing_services::{Usage, UsageQuery};
 
 pub(crate) fn key(account: &str, name: &str) -> FunctionKey {
     FunctionKey {
@@ -33,8 +34,8 @@ pub(crate) fn function(key: FunctionKey, generation: u64) -> Function {
         code: Code { digest: Digest::new([7; 32]), size: 1 },
         state: State::Active,
         last_update: UpdateStatus::Successful,
-        state_reason: None,
         before: None,
+        state_reason: None,
         revision_id: Uuid::nil(),
         last_modified: Timestamp::from_seconds(i64::try_from(generation).expect("small")),
         generation,
@@ -52,4 +53,11 @@ pub(crate) fn call(function: FunctionKey, payload: &str) -> Invocation {
         wants_log_tail: false,
         trigger: Trigger::Sync,
     }
+}
+
+/// The usage records that were handed over.
+pub(crate) async fn records(usage: &Usage) -> Vec<UsageRecord> {
+    let key = key("000000000000", "x");
+    let query = UsageQuery { limit: 100, ..UsageQuery::default() };
+    usage.read(&key.account, &key.region, &query).await.expect("reads").records
 }

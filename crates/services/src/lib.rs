@@ -35,7 +35,7 @@ pub use functions::{
 };
 pub use identity::{Identity, Key, LookupError};
 pub use logs::{Line, Lines, LogBounds, LogCursor, LogEvent, LogPage, LogQuery, Logs};
-pub use usage::{Usage, UsageTotals};
+pub use usage::{TotalsPage, Usage, UsagePage, UsageQuery, UsageTotals};
 
 use retention::Retention;
 

@@ -1,8 +1,5 @@
 //! `lacewing logs`
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp as Moment};
 use lacewing_model::{Clock, SystemClock, Timestamp};
 use serde_json::Value;
 
@@ -11,6 +8,7 @@ use crate::client::{ADMIN, Call, Client};
 use crate::error::{Error, Result};
 use crate::lambda;
 use crate::output::{Format, Output};
+use crate::since::Since;
 
 /// Seconds that the server may wait for the next event.
 const WAIT: u64 = 20;
@@ -27,17 +25,10 @@ pub(crate) struct Args {
     follow: bool,
     /// How far back to begin: 10m, 2h, or a moment such as 2026-11-21T08:00:00Z [default: the
     /// beginning; with --follow: now]
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
     since: Option<Since>,
     #[command(flatten)]
     remote: Remote,
-}
-
-/// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
 }
 
 pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
@@ -45,13 +36,8 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     let client = Client::find(&args.remote)?;
     let now = SystemClock.now();
     let since = match args.since {
-        None if args.follow => Some(now),
-        None => None,
-        Some(Since::At(moment)) => Some(moment),
-        Some(Since::Ago(ago)) => {
-            let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-            Some(Timestamp::from_millis(now.as_millis().saturating_sub(ago).max(0)))
-        }
+        None => args.follow.then_some(now),
+        Some(since) => Some(since.moment(now)),
     };
     let mut position = since.map(|since| format!("&since={}", since.as_millis()));
     loop {
@@ -83,26 +69,4 @@ fn print(event: &Value, output: Output) -> Result<()> {
     }
     let at = Timestamp::from_micros(event["at"].as_i64().unwrap_or_default());
     output.line(&format!("{at}  {}", text.trim_end()))
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(moment) = text.parse::<Moment>() {
-        return Ok(Since::At(Timestamp::from_micros(moment.as_microsecond())));
-    }
-    let ago: Option<SignedDuration> = text.parse().ok();
-    let ago = ago.and_then(|ago| Duration::try_from(ago).ok());
-    ago.map(Since::Ago)
-        .ok_or_else(|| "expected a time such as 10m, 2h or 2026-11-21T08:00:00Z".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_a_span_or_a_moment() {
-        assert_eq!(since("10m"), Ok(Since::Ago(Duration::from_secs(600))));
-        assert_eq!(since("1970-01-01T00:00:05Z"), Ok(Since::At(Timestamp::from_seconds(5))));
-        assert!(since("-5m").is_err() && since("yesterday").is_err() && since("5").is_err());
-    }
 }

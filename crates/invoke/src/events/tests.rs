@@ -51,7 +51,7 @@ async fn an_event_is_served_once_and_acknowledged() {
     assert_eq!(bench.fakes.served.load(Ordering::SeqCst), 1);
     bench.door.journal.drain(&bench.door.services.usage).await.expect("drains");
     let usage = &bench.door.services.usage;
-    let (records, _) = usage.read(&key("x").account, &key("x").region, 0, 10).await.expect("reads");
+    let records = testing::records(usage).await;
     assert_eq!((records[0].request_id, records[0].trigger), (id, Trigger::Async));
 }
 

@@ -20,6 +20,7 @@ impl Journal {
     /// # Errors
     /// If a segment cannot be read or `usage` does not take its records; nothing is lost.
     pub async fn drain(self: &Arc<Self>, usage: &Usage) -> Result<u64> {
+        let _one_at_a_time = self.draining.lock().await;
         let journal = self.clone();
         let closed = off_thread(move || journal.rotate()).await?;
         let mut records = 0;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lacewing_model::usage::{Ending, Trigger, UsageRecord};
 use lacewing_model::{AccountId, Clock, FunctionName, RequestId};
-use lacewing_services::UsageTotals;
+use lacewing_services::{Usage, UsageQuery, UsageTotals};
 
 use super::bench::{Bench, SIDES, account, region};
 
@@ -30,6 +30,15 @@ fn record(bench: &Bench, account: AccountId, ending: Ending) -> UsageRecord {
     }
 }
 
+/// The sums of all that is kept of the function `f`.
+async fn sums(usage: &Usage, account: &AccountId) -> UsageTotals {
+    let query = UsageQuery::default();
+    let page = usage.totals(account, &region(), &query).await.expect("summed");
+    assert!(!page.more);
+    let of_f = page.totals.into_iter().find(|(name, _)| name.as_str() == "f");
+    of_f.map(|(_, totals)| totals).unwrap_or_default()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_read_back_and_summed_for_each_account() {
     for side in SIDES {
@@ -42,13 +51,18 @@ async fn usage_is_read_back_and_summed_for_each_account() {
         ];
         let usage = &bench.services.usage;
         usage.append(&records, None).await.expect("appended");
-        let (read, next) = usage.read(&account(), &region(), 0, 100).await.expect("read");
-        assert_eq!(read, [records[0].clone(), records[2].clone()]);
-        let (first, middle) = usage.read(&account(), &region(), 0, 1).await.expect("read");
-        assert_eq!(first.len(), 1);
-        let (rest, end) = usage.read(&account(), &region(), middle, 9).await.expect("read");
-        assert_eq!((rest.len(), end), (1, next));
-        let totals = usage.totals(&account(), &region()).await.expect("summed");
+        let page = async |cursor, limit| {
+            let query = UsageQuery { cursor, limit, ..UsageQuery::default() };
+            usage.read(&account(), &region(), &query).await.expect("read")
+        };
+        let whole = page(None, 100).await;
+        assert_eq!(whole.records, [records[0].clone(), records[2].clone()]);
+        assert!(!whole.more);
+        let first = page(None, 1).await;
+        assert_eq!((first.records.len(), first.more), (1, true));
+        let rest = page(Some(first.cursor), 9).await;
+        assert_eq!((rest.records.len(), rest.cursor, rest.more), (1, whole.cursor, false));
+        let totals = sums(usage, &account()).await;
         let expected = UsageTotals {
             invocations: 2,
             errors: 1,
@@ -61,7 +75,35 @@ async fn usage_is_read_back_and_summed_for_each_account() {
             network_out: 400,
         };
         assert_eq!(totals, expected);
-        assert_eq!(usage.totals(&other, &region()).await.expect("summed").invocations, 1);
+        assert_eq!(sums(usage, &other).await.invocations, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_asked_for_by_function_and_time() {
+    for side in SIDES {
+        let bench = Bench::new(side).await;
+        let usage = &bench.services.usage;
+        let named = |name: &str| {
+            let function = FunctionName::new(name).expect("valid");
+            UsageRecord { function, ..record(&bench, account(), Ending::Returned) }
+        };
+        let mut all = Vec::new();
+        for name in ["a", "b", "a", "b"] {
+            let record = named(name);
+            usage.append(std::slice::from_ref(&record), None).await.expect("appended");
+            all.push(record);
+            bench.clock.advance(Duration::from_secs(60));
+        }
+        let read = async |function: Option<&str>, since| {
+            let function = function.map(|name| FunctionName::new(name).expect("valid"));
+            let query = UsageQuery { function, since, cursor: None, limit: 10 };
+            usage.read(&account(), &region(), &query).await.expect("read").records
+        };
+        assert_eq!(read(Some("a"), None).await, [all[0].clone(), all[2].clone()]);
+        assert_eq!(read(None, Some(all[2].at)).await, all[2..]);
+        assert_eq!(read(Some("b"), Some(all[2].at)).await, all[3..]);
+        assert_eq!(read(Some("c"), None).await, []);
     }
 }
 
@@ -74,7 +116,7 @@ async fn a_batch_that_is_appended_again_counts_once() {
         let usage = &bench.services.usage;
         usage.append(&records, Some("batch-1")).await.expect("appended");
         usage.append(&records, Some("batch-1")).await.expect("recognised");
-        let count = async || usage.totals(&account(), &region()).await.expect("summed").invocations;
+        let count = async || sums(usage, &account()).await.invocations;
         assert_eq!(count().await, 2_500);
         usage.append(&records, Some("batch-2")).await.expect("appended");
         assert_eq!(count().await, 5_000);
@@ -93,7 +135,7 @@ async fn old_records_are_forgotten() {
         };
         let count = async || {
             bench.services.forget_old().await.expect("forgotten");
-            usage.totals(&account(), &region()).await.expect("summed").invocations
+            sums(usage, &account()).await.invocations
         };
         append().await;
         bench.clock.advance(399 * DAY);
