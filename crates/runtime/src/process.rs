@@ -7,12 +7,13 @@ use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,9 @@ pub(crate) struct Process {
     sandbox: AsyncFd<Sandbox>,
     channel: Channel,
     output: Output,
+    /// Rings at the deadline. One for all invocations: to put off an alarm that is set costs nothing,
+    /// but to set one that is the next to ring wakes the event loop.
+    alarm: Pin<Box<Sleep>>,
     /// The hard bound on processor time once the init phase is over.
     quota: Option<CpuQuota>,
     closed: DropGuard,
@@ -132,7 +136,8 @@ impl Process {
             (None, None) => Err(io::ErrorKind::NotFound.into()),
         };
         let channel = channel.map_err(|error| fault("open a channel", error))?;
-        Ok(Self { sandbox, channel, output, quota, closed })
+        let alarm = Box::pin(sleep_until(deadline));
+        Ok(Self { sandbox, channel, output, alarm, quota, closed })
     }
 
     /// Waits until a blank runtime has loaded what it can; says whether it has.
@@ -169,8 +174,9 @@ impl Process {
         deadline: Instant,
         log: &mut LogWriter,
     ) -> First<Readiness> {
-        let Self { sandbox, channel, output, .. } = self;
-        let first = run(sandbox, channel.readiness(), output, deadline, log).await;
+        let Self { sandbox, channel, output, alarm, .. } = self;
+        alarm.as_mut().reset(deadline);
+        let first = run(sandbox, channel.readiness(), output, alarm.as_mut(), log).await;
         if let (First::Came(Readiness::Ready), Some(quota)) = (&first, self.quota)
             && let Err(error) = self.sandbox.get_ref().limit_cpu(Some(quota))
         {
@@ -186,9 +192,10 @@ impl Process {
         deadline: Instant,
         log: &mut LogWriter,
     ) -> First<Answer> {
-        let Self { sandbox, channel, output, .. } = self;
+        let Self { sandbox, channel, output, alarm, .. } = self;
+        alarm.as_mut().reset(deadline);
         channel.begin(call);
-        let first = run(sandbox, channel.answer(call), output, deadline, log).await;
+        let first = run(sandbox, channel.answer(call), output, alarm.as_mut(), log).await;
         // An answer ends early, too, when its process does: then that is what happened.
         if matches!(first, First::Came(Answer::Truncated))
             && let Ok(end) = timeout(LAST_WORD, end(sandbox)).await
@@ -255,18 +262,17 @@ async fn run<T>(
     sandbox: &AsyncFd<Sandbox>,
     wanted: impl Future<Output = T>,
     output: &mut Output,
-    deadline: Instant,
+    mut alarm: Pin<&mut Sleep>,
     log: &mut LogWriter,
 ) -> First<T> {
     let mut wanted = std::pin::pin!(wanted);
-    let mut deadline = std::pin::pin!(sleep_until(deadline));
     let mut flush = None;
     let first = loop {
         tokio::select! {
             biased;
             value = &mut wanted => break First::Came(value),
             end = end(sandbox) => break First::Ended(end),
-            () = &mut deadline => break First::Deadline,
+            () = &mut alarm => break First::Deadline,
             () = at(flush) => {
                 log.flush();
                 flush = None;
