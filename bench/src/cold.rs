@@ -47,7 +47,9 @@ pub(crate) fn measure(binary: &Path, arguments: &Arguments) -> Result<()> {
     ));
     let [name, bare, with, ratio] = ["function", "bare start", "lacewing", "p50 ratio"];
     report::say(&format!("{name:<10} {:>8} {bare:>15} {with:>15} {ratio:>10}", "blanks"));
-    for (blanks, text) in [(8, "blank_instances = 8\n"), (0, "blank_instances = 0\n")] {
+    for (blanks, text) in
+        [(8, "blank_instances = 8\n"), (0, "blank_instances = 0\nempty_sandboxes = 0\n")]
+    {
         let platform = Platform::start(binary, Pinning::Free, &format!("[limits]\n{SOON}{text}"))?;
         for language in Language::available() {
             if arguments.language.as_ref().is_some_and(|wanted| wanted != language.name()) {

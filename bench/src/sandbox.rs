@@ -24,6 +24,8 @@ use crate::report::say;
 
 const MIB: u64 = 1 << 20;
 const TMP: TmpFs = TmpFs { bytes: 512 * MIB, inodes: 32_768 };
+/// Time in which a launcher makes ahead what it should have.
+const SETTLING: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A program that does nothing, and needs no shared library for that.
 const IDLE: &str = "fn main() { loop { std::thread::park(); } }";
@@ -40,6 +42,9 @@ pub(crate) struct Arguments {
     /// Idle sandboxes whose memory is measured; 0 for none.
     #[arg(long, value_delimiter = ',', default_values_t = [100])]
     idle: Vec<usize>,
+    /// Empty sandboxes that wait, for each group of tables.
+    #[arg(long, value_delimiter = ',', default_values_t = [8, 0])]
+    empty: Vec<usize>,
     /// Keep `/tmp` in memory.
     #[arg(long)]
     tmp_in_memory: bool,
@@ -47,7 +52,13 @@ pub(crate) struct Arguments {
 
 impl Default for Arguments {
     fn default() -> Self {
-        Self { count: 200, pauses: vec![200, 0], idle: vec![100], tmp_in_memory: false }
+        Self {
+            count: 200,
+            pauses: vec![200, 0],
+            idle: vec![100],
+            empty: vec![8, 0],
+            tmp_in_memory: false,
+        }
     }
 }
 
@@ -65,18 +76,13 @@ struct Start {
 
 /// Measures everything that was asked for.
 pub(crate) fn measure(arguments: &Arguments) -> Result<()> {
-    let Some(bed) = Bed::new(arguments)? else { return Ok(()) };
-    for pause in &arguments.pauses {
-        let pause = Duration::from_millis(*pause);
-        // The first ones find cold caches and an empty stock.
-        (0..5).try_for_each(|number| bed.start(&format!("warm-{number}")).map(|_| ()))?;
-        let mut starts = Vec::with_capacity(arguments.count);
-        for number in 0..arguments.count {
-            std::thread::sleep(pause);
-            starts.push(bed.start(&format!("cost-{}-{number}", pause.as_millis()))?);
+    for empty in &arguments.empty {
+        let Some(bed) = Bed::new(arguments, *empty)? else { return Ok(()) };
+        for pause in &arguments.pauses {
+            bed.starts(arguments.count, Duration::from_millis(*pause), *empty)?;
         }
-        table::print(pause, &starts);
     }
+    let Some(bed) = Bed::new(arguments, 0)? else { return Ok(()) };
     freeze::measure(&bed, arguments.count)?;
     for count in arguments.idle.iter().filter(|count| **count > 0) {
         idle::measure(&bed, *count)?;
@@ -85,7 +91,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<()> {
 }
 
 impl Bed {
-    fn new(arguments: &Arguments) -> Result<Option<Self>> {
+    fn new(arguments: &Arguments, empty: usize) -> Result<Option<Self>> {
         let files = tempfile::Builder::new().prefix("lacewing-bench-").tempdir()?;
         let scratch =
             ScratchOptions { dir: files.path().to_owned(), expected: TMP, most_bytes: u64::MAX };
@@ -100,6 +106,7 @@ impl Bed {
             sources: vec![files.path().to_owned()],
             scratch: (!arguments.tmp_in_memory).then_some(scratch),
             network: NetworkOptions::egress(),
+            empty,
         };
         let launcher = match Launcher::start(&std::env::current_exe()?, &options) {
             Err(Error::Refused(why)) => {
@@ -113,6 +120,20 @@ impl Bed {
         }
         build_idle(files.path())?;
         Ok(Some(Self { launcher, files }))
+    }
+
+    /// Makes many, one after the other, and prints what each part took.
+    fn starts(&self, count: usize, pause: Duration, empty: usize) -> Result<()> {
+        // The first ones find cold caches and nothing that waits.
+        (0..5).try_for_each(|number| self.start(&format!("warm-{number}")).map(|_| ()))?;
+        std::thread::sleep(SETTLING);
+        let mut starts = Vec::with_capacity(count);
+        for number in 0..count {
+            std::thread::sleep(pause);
+            starts.push(self.start(&format!("cost-{}-{number}", pause.as_millis()))?);
+        }
+        table::print(pause, empty, &starts);
+        Ok(())
     }
 
     /// Makes one, waits until it is there, and ends it.

@@ -8,7 +8,8 @@ use crate::report::say;
 
 use super::Start;
 
-const PARTS: [(Part, &str); 8] = [
+const PARTS: [(Part, &str); 9] = [
+    (Part::Order, "order"),
     (Part::Namespaces, "namespaces"),
     (Part::Cgroup, "cgroup"),
     (Part::Network, "network"),
@@ -20,9 +21,11 @@ const PARTS: [(Part, &str); 8] = [
 ];
 
 /// Prints one table: medians and 99th percentiles, each row by itself, so they do not add up.
-pub(super) fn print(pause: Duration, starts: &[Start]) {
+pub(super) fn print(pause: Duration, empty: usize, starts: &[Start]) {
     let (count, pause) = (starts.len(), pause.as_millis());
+    let ahead = starts.iter().filter(|start| start.was_ahead()).count();
     say(&format!("\nsandbox cost, {count} starts, {pause} ms between them (us)"));
+    say(&format!("{empty} empty ones wait; {ahead} starts found one"));
     say(&format!("{:<12} {:>9} {:>9}", "part", "p50", "p99"));
     for (part, name) in PARTS {
         row(name, starts.iter().map(|start| start.of(part)).collect());
@@ -34,6 +37,10 @@ pub(super) fn print(pause: Duration, starts: &[Start]) {
 impl Start {
     fn of(&self, part: Part) -> Duration {
         self.parts.iter().filter(|(it, _)| *it == part).map(|(_, took)| *took).sum()
+    }
+
+    fn was_ahead(&self) -> bool {
+        self.parts.iter().any(|(part, _)| *part == Part::Order)
     }
 
     /// The request to the launcher, its wake-up, and the answer.

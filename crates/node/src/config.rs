@@ -140,6 +140,8 @@ pub struct Limits {
     pub instances: Option<u32>,
     /// Instances without a function that wait for a cold start; 0 for none. Default 8.
     pub blank_instances: Option<u32>,
+    /// Sandboxes without anything in them that wait for any Instance; 0 for none. Default 8.
+    pub empty_sandboxes: Option<u32>,
     /// What one function may have of the memory, in MB. Default: nine tenths.
     pub function_memory_mb: Option<u32>,
     /// What one function may have of the Instances. Default: nine tenths.

@@ -116,6 +116,7 @@ pub(crate) fn launcher_options(settings: &Settings, owner: String) -> LauncherOp
             most_bytes: settings.tmp_disk.as_bytes(),
         }),
         network: settings.network.options.clone(),
+        empty: settings.empty,
     }
 }
 

@@ -14,7 +14,7 @@ mod settings;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -56,8 +56,34 @@ pub(crate) struct Leaf {
     pub(crate) joins: Vec<OwnedFd>,
     /// The v2 directory into which the process is cloned.
     pub(crate) into: Option<OwnedFd>,
+    /// What says how much of the processors it gets, where that can be said.
+    pub(crate) weight: Option<Weight>,
     /// What the server reads.
     pub(crate) gauges: Vec<(Gauge, OwnedFd)>,
+}
+
+/// The open file of a leaf that says how much of the processors it gets. A sandbox builds itself with
+/// the usual weight, so that whoever waits for it does not wait longer the less its program may
+/// have; the program begins with its own.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    v2: bool,
+    file: OwnedFd,
+}
+
+impl AsFd for Weight {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Weight {
+    /// Puts the weight of a program in force.
+    pub(crate) fn set(&self, limits: &Limits) -> io::Result<()> {
+        let text = settings::weight(self.v2, &[Controller::Cpu], limits).map(|(_, text)| text);
+        rustix::io::write(&self.file, text.unwrap_or_default().as_bytes())?;
+        Ok(())
+    }
 }
 
 /// A file or directory of a group could not be used.
@@ -95,13 +121,8 @@ impl Tree {
         self.hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(&controller))
     }
 
-    /// Makes a leaf in each hierarchy and sets its limits.
-    pub(crate) fn make(
-        &self,
-        name: &str,
-        limits: &Limits,
-        quota: Option<CpuQuota>,
-    ) -> Result<Leaf, Error> {
+    /// Makes a leaf in each hierarchy and sets its limits, all but its weight.
+    pub(crate) fn make(&self, name: &str, limits: &Limits) -> Result<Leaf, Error> {
         let mut leaf = Leaf::default();
         for hierarchy in &self.hierarchies {
             let dir = hierarchy.group.join(name);
@@ -109,10 +130,10 @@ impl Tree {
             for (file, value) in settings::limits(hierarchy.v2, &hierarchy.controllers, limits) {
                 put(&dir.join(file.name), &value, file.optional)?;
             }
-            let hard =
-                quota.map(|it| settings::quota(hierarchy.v2, &hierarchy.controllers, Some(it)));
-            for (file, value) in hard.unwrap_or_default() {
-                put(&dir.join(file.name), &value, file.optional)?;
+            if hierarchy.controllers.contains(&Controller::Cpu) {
+                let name = if hierarchy.v2 { "cpu.weight" } else { "cpu.shares" };
+                let file = open(&dir.join(name), OpenOptions::new().write(true))?;
+                leaf.weight = Some(Weight { v2: hierarchy.v2, file });
             }
             if hierarchy.v2 {
                 leaf.into = Some(open_dir(&dir)?);
@@ -132,12 +153,23 @@ impl Tree {
         Ok(leaf)
     }
 
-    /// Changes the limits of a leaf, to no more memory than it had.
-    pub(crate) fn limit(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+    /// Changes the limits of a leaf from what they are to others, all but its weight.
+    pub(crate) fn limit(&self, name: &str, from: &Limits, to: &Limits) -> Result<(), Error> {
         for hierarchy in &self.hierarchies {
             let dir = hierarchy.group.join(name);
-            for (file, value) in settings::limits(hierarchy.v2, &hierarchy.controllers, limits) {
+            for (file, value) in settings::change(hierarchy.v2, &hierarchy.controllers, from, to) {
                 put(&dir.join(file.name), &value, file.optional)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the weight of a leaf.
+    pub(crate) fn set_weight(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+        for hierarchy in &self.hierarchies {
+            let (v2, controllers) = (hierarchy.v2, &hierarchy.controllers);
+            if let Some((file, value)) = settings::weight(v2, controllers, limits) {
+                put(&hierarchy.group.join(name).join(file.name), &value, file.optional)?;
             }
         }
         Ok(())
@@ -155,7 +187,8 @@ impl Tree {
 
     /// Thaws a leaf: a process frozen by v1 does not die of a signal.
     pub(crate) fn thaw(&self, name: &str) {
-        for hierarchy in &self.hierarchies {
+        let freezes = |it: &&Hierarchy| !it.v2 && it.controllers.contains(&Controller::Freezer);
+        for hierarchy in self.hierarchies.iter().filter(freezes) {
             thaw(&hierarchy.group.join(name));
         }
     }

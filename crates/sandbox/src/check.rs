@@ -26,8 +26,8 @@ impl Spec {
         if !self.argv.first().is_some_and(|program| program.starts_with('/')) {
             return invalid("the program must be an absolute path");
         }
-        if numbers.len() + self.listeners.len() + 8 > FDS_LIMIT {
-            return invalid("too many descriptors and listeners");
+        if numbers.len() + self.listeners.len() + self.mounts.len() + 16 > FDS_LIMIT {
+            return invalid("too many descriptors, listeners and mounts");
         }
         let mut distinct = numbers.to_vec();
         distinct.sort_unstable();

@@ -1,12 +1,14 @@
 //! The first process of a sandbox: it builds everything from within, then watches over the program.
 //!
 //! ```text
-//! clone -> join cgroups -> root, network -> user, filters -> Ready -> fork: worker execs argv
-//!                                                                '--> reap, forward, report, end
+//! clone -> join cgroups -> root -> user ... whose it is -> its mounts, filters -> Ready -> fork: worker execs argv
+//!                                                                                     '--> reap, forward, report, end
 //! ```
 //!
-//! In a blank sandbox user and filters come after the fork, twice: the worker puts them on before its
-//! program runs, and init when it has mounted what the sandbox is furnished with.
+//! Up to the dots nothing depends on what will run: a sandbox may be made ahead and wait there,
+//! empty. In a blank sandbox filters come after the fork, twice: the worker puts them on before its
+//! program runs, and init when it has mounted what the sandbox is furnished with. Init keeps the one
+//! capability that mounting takes until it puts on the filters.
 //!
 //! It runs in a copy of the launcher's memory, which it never drops: it ends by `exit_now` only.
 //! When it ends the kernel kills the rest of the sandbox; it ends when the program does, when the
@@ -30,33 +32,33 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
+use crate::cgroup::Weight;
 use crate::confine::Reach;
 use crate::seccomp::Program;
-use crate::sources::Sources;
+use crate::spec::Kind;
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
 use crate::wire::{Ended, Gauge, MESSAGE_LIMIT, Status, Word, receive, send};
-use crate::{Mount, Part, Spec, confine, gauges, root, scratch, sys};
+use crate::{Limits, Mount, Part, Spec, confine, gauges, root, scratch, sys};
+
+const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// What the launcher hands to a new sandbox.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
-    pub(crate) spec: &'a Spec,
+    pub(crate) kind: Kind,
+    /// Limits that the cgroup has, and `/dev/shm` gets, until more is known.
+    pub(crate) limits: Limits,
     pub(crate) filter: &'a Program,
-    pub(crate) sources: &'a Sources,
-    /// The sandbox's end of its status socket.
-    pub(crate) status: OwnedFd,
-    /// Gives one byte when the user map is written, then a [`Word`] to a blank sandbox; ends with
-    /// the launcher.
+    /// Gives one byte when the user map is written, then each [`Word`]; ends with the launcher.
     pub(crate) go: OwnedFd,
     pub(crate) joins: Vec<OwnedFd>,
+    pub(crate) weight: Option<Weight>,
     pub(crate) gauges: Vec<(Gauge, OwnedFd)>,
-    /// What the program gets, and under which numbers.
-    pub(crate) fds: Vec<(OwnedFd, RawFd)>,
     /// Where the private `/tmp` comes out; it is in memory when absent.
     pub(crate) scratch: Option<&'a OwnedFd>,
-    /// Has run since the launcher began.
-    pub(crate) watch: Stopwatch,
+    /// Has run since the launcher began, if somebody waits for this sandbox.
+    pub(crate) watch: Option<Stopwatch>,
     /// Whether supplementary groups can be dropped: only where the launcher is root.
     pub(crate) own_groups: bool,
     pub(crate) landlock: bool,
@@ -64,11 +66,26 @@ pub(crate) struct Plan<'a> {
     pub(crate) network_is_ready: bool,
 }
 
+/// Whose it is and what shall run in it.
+#[derive(Debug)]
+struct Task {
+    spec: Spec,
+    /// The sandbox's end of its status socket.
+    status: OwnedFd,
+    /// What the program gets, and under which numbers.
+    fds: Vec<(OwnedFd, RawFd)>,
+    /// One for each [`Mount::Bind`] of the spec.
+    bounds: Vec<OwnedFd>,
+    watch: Stopwatch,
+}
+
 /// Builds the sandbox around this process, runs the program and reports its end.
 pub(crate) fn run(mut plan: Plan<'_>) -> ! {
-    let built = build(&mut plan);
-    let served = built.and_then(|signals| serve(&mut plan, signals.as_fd()));
-    let status = plan.status.as_fd();
+    let stood = stand(&mut plan);
+    // Whoever wants it hears of a failure, too.
+    let Ok(Some(mut task)) = Task::receive(&mut plan) else { sys::exit_now(0) };
+    let fitted = stood.and_then(|()| fit(&plan, &mut task));
+    let served = fitted.and_then(|signals| serve(&plan, &mut task, signals.as_fd()));
     let ended = match served {
         Ok(Some(how)) => Status::Ended {
             how,
@@ -79,99 +96,159 @@ pub(crate) fn run(mut plan: Plan<'_>) -> ! {
         Err(Failure(message)) => Status::Failed { message },
     };
     // Nobody to tell when this fails: the end of the socket tells enough.
-    send(status, &ended, &[], SendFlags::DONTWAIT).ok();
+    send(task.status.as_fd(), &ended, &[], SendFlags::DONTWAIT).ok();
     sys::exit_now(0)
 }
 
-/// Does everything that must be done before code of the sandbox runs; returns the signal descriptor.
-fn build(plan: &mut Plan<'_>) -> Result<OwnedFd, Failure> {
-    let spec = plan.spec;
-    plan.watch.lap(Part::Namespaces);
+/// Does everything that does not depend on who will get this sandbox.
+fn stand(plan: &mut Plan<'_>) -> Result<(), Failure> {
+    let mut ahead = Stopwatch::start();
+    let watch = plan.watch.as_mut().unwrap_or(&mut ahead);
+    watch.lap(Part::Namespaces);
     // First of all: a process that joins by itself, without threads, does not wait for the kernel.
-    for join in &plan.joins {
+    for join in plan.joins.drain(..) {
         rustix::io::write(join, b"0").step("join a cgroup")?;
     }
-    plan.watch.lap(Part::Cgroup);
-    sys::close_all_but(&kept(plan)).step("close descriptors")?;
+    watch.lap(Part::Cgroup);
+    let gauges = plan.gauges.iter().map(|(_, fd)| fd.as_raw_fd());
+    let weight = plan.weight.as_ref().map(|weight| weight.as_fd().as_raw_fd());
+    let kept = gauges
+        .chain(weight)
+        .chain([plan.go.as_raw_fd()])
+        .chain(plan.scratch.map(AsRawFd::as_raw_fd));
+    sys::close_all_but(&kept.collect::<Vec<_>>()).step("close descriptors")?;
     sys::unshare(UnshareFlags::NEWCGROUP).step("unshare the cgroup view")?;
-    rustix::system::sethostname(spec.hostname.as_bytes()).step("sethostname")?;
-    plan.watch.lap(Part::Namespaces);
-    let listeners = network(&spec.listeners, plan.network_is_ready)?;
-    plan.watch.lap(Part::Network);
+    watch.lap(Part::Namespaces);
+    if !plan.network_is_ready {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, CLOEXEC, None);
+        sys::loopback_up(socket.step("socket")?.as_fd()).step("bring up loopback")?;
+    }
+    watch.lap(Part::Network);
     if rustix::io::read(&plan.go, &mut [0; 1]).step("wait for the launcher")? == 0 {
         return Err(Failure("the launcher is gone".to_owned()));
     }
-    plan.watch.lap(Part::Namespaces);
+    watch.lap(Part::Namespaces);
     let tmp = || plan.scratch.map_or(Ok(None), scratch::take);
-    root::enter(spec, plan.sources, &mut plan.watch, tmp)?;
-    let kept = if spec.is_blank { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() };
-    confine::become_user(spec.identity, plan.own_groups, kept)?;
-    plan.watch.lap(Part::User);
+    root::complete(&plan.kind, root::shm_bytes(&plan.limits), watch, tmp)?;
+    confine::become_user(plan.kind.identity, plan.own_groups, CapabilitySet::SYS_ADMIN)?;
+    watch.lap(Part::User);
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide init")?;
-    // A change of user clears it, so only now; that the launcher lives is checked by polling `go`.
-    set_parent_process_death_signal(Some(Signal::KILL)).step("PDEATHSIG")?;
-    let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM]).step("signalfd")?;
-    if !spec.is_blank {
-        restrict(plan, Reach::Own)?;
+    // A change of user clears it, so only now; that the launcher lives is checked by reading `go`.
+    set_parent_process_death_signal(Some(Signal::KILL)).step("PDEATHSIG")
+}
+
+impl Task {
+    /// Waits until this sandbox is somebody's; `None` when nobody wants it any more.
+    fn receive(plan: &mut Plan<'_>) -> io::Result<Option<Self>> {
+        // The launcher's words around a request are few.
+        let mut buffer = vec![0; 2 * MESSAGE_LIMIT];
+        let Some((word, received)) = receive(plan.go.as_fd(), &mut buffer, RecvFlags::empty())?
+        else {
+            return Ok(None);
+        };
+        let Word::Fit { spec, fds, mut watch } = word else { return Ok(None) };
+        let mut received = received.into_iter();
+        let Some(status) = received.next() else { return Ok(None) };
+        let fds = received.by_ref().zip(fds).collect();
+        match plan.watch.take() {
+            Some(running) => watch = running,
+            None => watch.lap(Part::Order),
+        }
+        Ok(Some(Self { spec: *spec, status, fds, bounds: received.collect(), watch }))
     }
+}
+
+/// Makes an empty sandbox that of a program, and says that it is ready; returns the signal
+/// descriptor.
+fn fit(plan: &Plan<'_>, task: &mut Task) -> Result<OwnedFd, Failure> {
+    rustix::system::sethostname(task.spec.hostname.as_bytes()).step("sethostname")?;
+    task.watch.lap(Part::Namespaces);
+    let listeners = listen_on(&task.spec.listeners)?;
+    task.watch.lap(Part::Network);
+    root::furnish(&task.spec.mounts, std::mem::take(&mut task.bounds), &plan.kind)?;
+    let shm_bytes = root::shm_bytes(&task.spec.limits);
+    if shm_bytes != root::shm_bytes(&plan.limits) {
+        root::resize_shm(shm_bytes)?;
+    }
+    task.watch.lap(Part::Mounts);
+    let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM]).step("signalfd")?;
+    if !task.spec.is_blank {
+        restrict(plan, &task.spec, &mut task.watch, Reach::Own)?;
+    }
+    if let Some(weight) = &plan.weight {
+        weight.set(&task.spec.limits).step("set the weight")?;
+    }
+    task.watch.lap(Part::Cgroup);
     let mut fds: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
     fds.extend(plan.gauges.iter().map(|(_, fd)| fd.as_fd()));
     let gauges = plan.gauges.iter().map(|(gauge, _)| *gauge).collect();
-    let took = plan.watch.laps().to_vec();
+    let took = task.watch.laps().to_vec();
     let ready = Status::Ready { listeners: listeners.len(), gauges, took };
-    send(plan.status.as_fd(), &ready, &fds, SendFlags::empty()).step("report")?;
-    drop(listeners);
+    send(task.status.as_fd(), &ready, &fds, SendFlags::empty()).step("report")?;
     Ok(signals)
 }
 
 /// Takes from this process, and from all that it will start, whatever only building needs.
-fn restrict(plan: &mut Plan<'_>, reach: Reach) -> Result<(), Failure> {
+fn restrict(
+    plan: &Plan<'_>,
+    spec: &Spec,
+    watch: &mut Stopwatch,
+    reach: Reach,
+) -> Result<(), Failure> {
     confine::drop_capabilities()?;
     if plan.landlock {
-        let own = plan.spec.mounts.iter().filter_map(|mount| match mount {
+        let own = spec.mounts.iter().filter_map(|mount| match mount {
             Mount::Tmpfs { target, .. } => target.to_str(),
             Mount::Bind { .. } => None,
         });
         let writable: Vec<_> = ["/tmp", "/dev/shm"].into_iter().chain(own).collect();
         confine::landlock(&writable, reach)?;
     }
-    plan.watch.lap(Part::Landlock);
+    watch.lap(Part::Landlock);
     confine::filter(plan.filter)?;
-    plan.watch.lap(Part::Filter);
+    watch.lap(Part::Filter);
     Ok(())
 }
 
 /// Mounts what the launcher sends to a blank sandbox; `None` when nobody wants it any more.
-fn furnish(plan: &mut Plan<'_>) -> Result<Option<()>, Failure> {
+fn furnish(plan: &Plan<'_>, task: &mut Task) -> Result<Option<()>, Failure> {
     let mut buffer = vec![0; MESSAGE_LIMIT];
     let word = receive(plan.go.as_fd(), &mut buffer, RecvFlags::empty());
     match word.step("read what to mount")? {
-        Some((Word::Furnish { targets, shm_bytes }, mounts)) if targets.len() == mounts.len() => {
-            let mounts: Vec<_> = mounts.into_iter().zip(targets).collect();
-            root::furnish(&mounts, shm_bytes)?;
+        Some((Word::Furnish { mounts, shm_bytes }, bounds)) => {
+            root::furnish(&mounts, bounds, &plan.kind)?;
+            root::resize_shm(shm_bytes)?;
         }
-        Some((Word::Furnish { .. }, _)) => return Err(Failure("a mount did not come".to_owned())),
         Some((Word::Failed { message }, _)) => return Err(Failure(message)),
+        Some((Word::Fit { .. }, _)) => return Err(Failure("it is somebody's already".to_owned())),
         None => return Ok(None),
     }
     // The program, which it signals, is in a domain of its own.
-    restrict(plan, Reach::All)?;
-    send(plan.status.as_fd(), &Status::Furnished, &[], SendFlags::empty()).step("report")?;
+    restrict(plan, &task.spec, &mut task.watch, Reach::All)?;
+    send(task.status.as_fd(), &Status::Furnished, &[], SendFlags::empty()).step("report")?;
     Ok(Some(()))
 }
 
 /// Starts the program and stays until it ends; `None` when nobody wants it any more.
-fn serve(plan: &mut Plan<'_>, signals: BorrowedFd<'_>) -> Result<Option<Ended>, Failure> {
-    let worker = worker::start(plan)?;
+fn serve(
+    plan: &Plan<'_>,
+    task: &mut Task,
+    signals: BorrowedFd<'_>,
+) -> Result<Option<Ended>, Failure> {
+    let worker = worker::start(plan, task)?;
     // From here on only the copies in the worker count: their peers must see its end.
-    let keep: Vec<RawFd> =
-        own(plan).chain([signals.as_raw_fd(), worker.error.as_raw_fd()]).collect();
-    sys::close_all_but(&keep).step("close descriptors")?;
-    let mut is_blank = plan.spec.is_blank;
+    let keep = plan.gauges.iter().map(|(_, fd)| fd.as_raw_fd()).chain([
+        plan.go.as_raw_fd(),
+        task.status.as_raw_fd(),
+        signals.as_raw_fd(),
+        worker.error.as_raw_fd(),
+    ]);
+    sys::close_all_but(&keep.collect::<Vec<_>>()).step("close descriptors")?;
+    let mut is_blank = task.spec.is_blank;
     loop {
         let mut watched = [
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
-            PollFd::from_borrowed_fd(plan.status.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(task.status.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(plan.go.as_fd(), PollFlags::IN),
         ];
         match poll(&mut watched, None) {
@@ -184,7 +261,7 @@ fn serve(plan: &mut Plan<'_>, signals: BorrowedFd<'_>) -> Result<Option<Ended>, 
         }
         if go {
             is_blank = false;
-            if furnish(plan)?.is_none() {
+            if furnish(plan, task)?.is_none() {
                 return Ok(None);
             }
         }
@@ -241,15 +318,11 @@ fn reap(worker: Pid) -> Result<Option<Ended>, Failure> {
     }
 }
 
-/// Opens the listeners of this network namespace; brings up loopback if nobody has.
-fn network(ports: &[u16], is_ready: bool) -> Result<Vec<OwnedFd>, Failure> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = || socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
-    if !is_ready {
-        sys::loopback_up(socket().step("socket")?.as_fd()).step("bring up loopback")?;
-    }
+/// Opens the listeners of this network namespace.
+fn listen_on(ports: &[u16]) -> Result<Vec<OwnedFd>, Failure> {
     let open = |port: &u16| -> rustix::io::Result<OwnedFd> {
-        let listener = socket()?;
+        let flags = CLOEXEC | SocketFlags::NONBLOCK;
+        let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_reuseaddr(&listener, true)?;
         bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))?;
         listen(&listener, 128)?;
@@ -259,16 +332,4 @@ fn network(ports: &[u16], is_ready: bool) -> Result<Vec<OwnedFd>, Failure> {
         .iter()
         .map(|port| open(port).map_err(io::Error::from).step_of("listen on", port))
         .collect()
-}
-
-/// Descriptors that init itself needs to the end.
-fn own(plan: &Plan<'_>) -> impl Iterator<Item = RawFd> {
-    let gauges = plan.gauges.iter().map(|(_, fd)| fd.as_raw_fd());
-    [plan.status.as_raw_fd(), plan.go.as_raw_fd()].into_iter().chain(gauges)
-}
-
-/// Descriptors that are needed until the program runs.
-fn kept(plan: &Plan<'_>) -> Vec<RawFd> {
-    let passed = plan.fds.iter().map(|(fd, _)| fd.as_raw_fd());
-    own(plan).chain(passed).chain(plan.scratch.map(AsRawFd::as_raw_fd)).collect()
 }

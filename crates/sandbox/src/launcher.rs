@@ -7,6 +7,7 @@
 //! It runs no code of a sandbox and reads nothing that comes from inside one.
 
 mod building;
+mod empty;
 mod host;
 mod owner;
 mod uids;
@@ -20,15 +21,18 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use crate::network::Pool;
+use crate::root::Template;
 use crate::scratch::Scratch;
 use crate::seccomp::Program;
 use crate::sources::Sources;
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive, send};
 use crate::{Cpu, CpuQuota, LauncherOptions, Spec, cgroup};
 
+use building::Wanted;
+use empty::{Empty, Stock};
 use uids::Uids;
 
 /// The token of the control socket; sandboxes have their own ids, which the server counts from 0.
@@ -64,6 +68,8 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
+/// How long nobody must have asked before more is made ahead than is needed soon.
+const QUIET: Duration = Duration::from_millis(2);
 /// How long a cgroup that was busy is left alone.
 const BUSY: Duration = Duration::from_millis(5);
 
@@ -75,6 +81,8 @@ struct State {
     landlock: bool,
     tree: cgroup::Tree,
     filter: Program,
+    /// What each sandbox begins with; none where it cannot be made.
+    template: Option<Template>,
     sources: Sources,
     uids: Uids,
     /// Makes `/tmp` directories on disk, where that is wanted and can be done.
@@ -83,23 +91,19 @@ struct State {
     running: HashMap<u64, Running>,
     /// Network namespaces for new sandboxes; none where only the sandbox's own can make them.
     pool: Option<Pool>,
+    /// Sandboxes that wait for what is to run in them.
+    stock: Stock,
     /// Ended sandboxes whose cgroups were still busy.
     leaving: Vec<(String, u32)>,
 }
 
-/// A living sandbox.
+/// A sandbox that is somebody's.
 #[derive(Debug)]
 struct Running {
     name: String,
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// Its other end tells init that this process lives.
-    go: OwnedFd,
     /// Whether it can still be furnished.
     is_blank: bool,
-    /// Its other end keeps the private `/tmp`.
-    _scratch: Option<OwnedFd>,
-    slot: u32,
+    made: Empty,
 }
 
 impl State {
@@ -116,13 +120,10 @@ impl State {
         }
         let mut buffer = vec![0; MESSAGE_LIMIT];
         loop {
-            // A request never waits for more than one namespace that is being made ahead.
-            let idle = self.pool.as_ref().is_some_and(Pool::is_short).then_some(Duration::ZERO);
-            let tokens = self.wait(idle)?;
-            if tokens.is_empty()
-                && let Some(pool) = &mut self.pool
-            {
-                pool.refill();
+            // A request never waits for more than one thing that is being made ahead.
+            let tokens = self.wait(self.leisure())?;
+            if tokens.is_empty() {
+                self.provide();
             }
             for token in tokens {
                 if token == HOST {
@@ -148,6 +149,27 @@ impl State {
         }
     }
 
+    /// How long nothing must happen before something is made ahead.
+    fn leisure(&self) -> Option<Duration> {
+        let namespaces = self.pool.as_ref().is_some_and(Pool::is_short);
+        // The last uids are for those that somebody asks for.
+        let sandboxes = self.stock.wanted().is_some() && !self.uids.are_used_up();
+        let low = (namespaces && self.pool.as_ref().is_some_and(Pool::is_low))
+            || (sandboxes && self.stock.is_low());
+        (namespaces || sandboxes).then_some(if low { Duration::ZERO } else { QUIET })
+    }
+
+    /// Makes one of the things that are wanted ahead, or ends one that is not wanted any more.
+    fn provide(&mut self) {
+        if let Some(surplus) = self.stock.surplus() {
+            self.discard(surplus);
+        } else if let Some(pool) = self.pool.as_mut().filter(|pool| pool.is_short()) {
+            pool.refill();
+        } else if !self.uids.are_used_up() {
+            self.make_ahead();
+        }
+    }
+
     /// Waits for events; while cgroups are busy it looks after them in between.
     fn wait(&mut self, most: Option<Duration>) -> io::Result<Vec<u64>> {
         let most = if self.leaving.is_empty() { most } else { most.or(Some(BUSY)) };
@@ -167,26 +189,26 @@ impl State {
 
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
-            Request::Spawn { id, spec, fds: numbers } => self.spawn(id, &spec, fds, &numbers),
+            Request::Spawn { id, spec, fds: numbers } => self.spawn(id, spec, fds, &numbers),
             Request::Furnish { id, furnishing } => self.furnish(id, &furnishing),
             Request::Kill { id } => self.kill(id),
             Request::Terminate { id } => {
                 if let Some(running) = self.running.get(&id) {
                     // It may be ending by itself just now.
-                    pidfd_send_signal(&running.pidfd, Signal::TERM).ok();
+                    pidfd_send_signal(&running.made.pidfd, Signal::TERM).ok();
                 }
             }
             Request::Quota { id, quota } => {
                 if let Some(running) = self.running.get(&id) {
                     // The server sees by the gauges what a program uses; its end is seen as ever.
-                    self.tree.set_quota(&running.name, self.quota(quota)).ok();
+                    self.tree.set_quota(&running.made.leaf, self.quota(quota)).ok();
                 }
             }
             Request::Options(_) => {}
         }
     }
 
-    fn spawn(&mut self, id: u64, spec: &Spec, mut fds: Vec<OwnedFd>, numbers: &[RawFd]) {
+    fn spawn(&mut self, id: u64, spec: Box<Spec>, mut fds: Vec<OwnedFd>, numbers: &[RawFd]) {
         if fds.len() != numbers.len() + 1 {
             // Without its socket there is nobody to tell; with it the end of the socket tells.
             return;
@@ -197,30 +219,39 @@ impl State {
             return;
         }
         let fds = fds.into_iter().zip(numbers.iter().copied()).collect();
-        if let Err(message) = self.build(id, spec, &status, fds) {
+        let wanted = Wanted { spec, status, fds };
+        if let Err(message) = self.build(id, &wanted) {
             // The server may have let go of it already.
-            send(status.as_fd(), &Status::Failed { message }, &[], SendFlags::DONTWAIT).ok();
+            send(wanted.status.as_fd(), &Status::Failed { message }, &[], SendFlags::DONTWAIT).ok();
         }
     }
 
     fn kill(&self, id: u64) {
         if let Some(running) = self.running.get(&id) {
-            self.tree.thaw(&running.name);
+            self.tree.thaw(&running.made.leaf);
             // Init's end is the end of all; it may have come already.
-            pidfd_send_signal(&running.pidfd, Signal::KILL).ok();
-            self.tree.thaw(&running.name);
+            pidfd_send_signal(&running.made.pidfd, Signal::KILL).ok();
+            self.tree.thaw(&running.made.leaf);
         }
     }
 
     /// Collects an ended sandbox: all its processes are gone when its init can be reaped.
     fn ended(&mut self, id: u64) {
         let Some(running) = self.running.get(&id) else { return };
-        if let Ok(None) = waitpid(Some(running.pid), WaitOptions::NOHANG) {
+        if let Ok(None) = waitpid(Some(running.made.pid), WaitOptions::NOHANG) {
             return;
         }
         if let Some(running) = self.running.remove(&id) {
-            self.remove(running.name, running.slot);
+            self.remove(running.made.leaf, running.made.slot);
         }
+    }
+
+    /// Ends one that is nobody's, and waits for that: nothing runs in it.
+    fn discard(&mut self, empty: Empty) {
+        // It may be gone already.
+        pidfd_send_signal(&empty.pidfd, Signal::KILL).ok();
+        waitpid(Some(empty.pid), WaitOptions::empty()).ok();
+        self.remove(empty.leaf, empty.slot);
     }
 
     fn remove(&mut self, name: String, slot: u32) {
@@ -236,6 +267,9 @@ impl State {
         let ids: Vec<u64> = self.running.keys().copied().collect();
         for id in ids {
             self.kill(id);
+        }
+        while let Some(unused) = self.stock.give_up() {
+            self.discard(unused);
         }
         for _ in 0..1000 {
             if self.running.is_empty() {

@@ -1,30 +1,37 @@
 //! The file system that a sandbox sees.
 //!
-//! The launcher prepares a *template* once, in its own mount namespace: a tmpfs with the mount
-//! points, the host's programs bound read-only and five device nodes. Each sandbox copies that tree
-//! with one call, adds what is its own, makes it its root and lets go of everything else. The
-//! copies inherit the flags locked, so nobody inside can loosen them.
+//! The launcher prepares a *template* once: a mount namespace with nothing in it but a tmpfs with the
+//! mount points, the host's programs bound read-only and five device nodes. It steps into it to clone
+//! a sandbox, which gets a copy of these mounts and has never seen another: nothing of the host has
+//! to be let go of, which would make it wait for the kernel's processors. The copies inherit the
+//! flags locked, so nobody inside can loosen them. The sandbox adds its temporary directories and
+//! `/proc`; what a program brings is opened by the launcher and mounted last.
 //!
 //! A process whose user is not mapped cannot create files in a tmpfs of its user namespace
-//! (EOVERFLOW), therefore the skeleton is made by the launcher. See mount_namespaces(7).
+//! (EOVERFLOW), therefore the skeleton is made by the launcher. In a user namespace `/proc` may be
+//! mounted only beside a whole one: the template has that of a process namespace that ended, in which
+//! nobody is, and each sandbox covers it with its own. See mount_namespaces(7).
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_reconfigure, fsconfig_set_string,
     fsmount, fsopen, fspick, mount_change, move_mount, open_tree, unmount,
 };
+use rustix::process::{WaitOptions, waitpid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::sources::Sources;
+use crate::spec::Kind;
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
-use crate::{Identity, Limits, Mount, Part, Spec, sys};
+use crate::{Identity, Limits, Mount, Part, sys};
 
 /// A directory that every Linux has and that no `Spec` has a reason to name.
 const TEMPLATE: &str = "/sys/kernel";
@@ -64,8 +71,77 @@ pub(crate) fn shm_bytes(limits: &Limits) -> u64 {
     limits.memory_bytes / 2
 }
 
-/// Prepares the template; the caller is in a mount namespace of its own.
-pub(crate) fn prepare(system: Option<&Path>) -> Result<(), Failure> {
+/// The template, and the way back from it.
+#[derive(Debug)]
+pub(crate) struct Template {
+    namespace: OwnedFd,
+    home: OwnedFd,
+}
+
+impl Template {
+    /// Prepares it; the caller is in a mount namespace of its own.
+    pub(crate) fn prepare(system: Option<&Path>) -> Result<Self, Failure> {
+        build(system)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let own = open("/proc/thread-self/ns", flags, Mode::empty()).step("open /proc")?;
+        let current = || openat(&own, "mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let home = current().step("open the mount namespace")?;
+        sys::unshare(UnshareFlags::NEWNS).step("unshare mounts")?;
+        let entered = enter_template();
+        let template = Self { namespace: current().step("open the mount namespace")?, home };
+        template.leave();
+        entered?;
+        unmount(TEMPLATE, UnmountFlags::DETACH).step("take the template away")?;
+        Ok(template)
+    }
+
+    /// Moves this process into it, for a moment.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        step_into(&self.namespace).step("enter the template")
+    }
+
+    /// Brings this process home. Without that it could not do anything.
+    pub(crate) fn leave(&self) {
+        if step_into(&self.home).is_err() {
+            sys::exit_now(1);
+        }
+    }
+}
+
+fn step_into(namespace: &OwnedFd) -> rustix::io::Result<()> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+}
+
+/// Makes the template the root of this mount namespace and lets go of all else.
+fn enter_template() -> Result<(), Failure> {
+    rustix::process::chdir(TEMPLATE).step("enter the template")?;
+    // The old root ends up on top of the new one, where the next call takes it off.
+    rustix::process::pivot_root(".", ".").step("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).step("let go of the host's root")?;
+    rustix::process::chdir("/").step("enter the root")
+}
+
+/// Puts a `/proc` without processes at a place: that of a namespace that ends with its maker.
+fn proc_of_nobody(target: &Path) -> Result<(), Failure> {
+    match sys::clone_into(libc::CLONE_NEWPID, None).step("clone for /proc")? {
+        sys::Forked::Child => {
+            let mounted = proc().and_then(|proc| attach(&proc, target));
+            let errno = mounted.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+            sys::exit_now(errno.unwrap_or(0))
+        }
+        sys::Forked::Parent { pid, .. } => {
+            let ended = waitpid(Some(pid), WaitOptions::empty()).step("wait for /proc")?;
+            match ended.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO)))
+                    .step_of("mount", target.display()),
+            }
+        }
+    }
+}
+
+/// Builds the template below this mount namespace's own root.
+fn build(system: Option<&Path>) -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
     let tmpfs = tmpfs(1 << 20, 256, 0o755, None).step("make the template")?;
@@ -86,6 +162,7 @@ pub(crate) fn prepare(system: Option<&Path>) -> Result<(), Failure> {
     for (target, link) in LINKS {
         symlink(target, root.join(link)).step_of("prepare", link)?;
     }
+    proc_of_nobody(&root.join("proc"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let top = open_tree(CWD, TEMPLATE, flags).step("open the template")?;
     sys::mount_setattr(top.as_fd(), READ_ONLY | NO_SUID | NO_DEV, false)
@@ -93,68 +170,71 @@ pub(crate) fn prepare(system: Option<&Path>) -> Result<(), Failure> {
 }
 
 /// Opens what is to be bound into a sandbox, as a mount that is nowhere yet.
-pub(crate) fn bound(sources: &Sources, source: &Path, exec: bool) -> Result<OwnedFd, Failure> {
+fn bound(sources: &Sources, source: &Path, exec: bool) -> Result<OwnedFd, Failure> {
     let no_exec = if exec { 0 } else { NO_EXEC };
     let set = READ_ONLY | NO_SUID | NO_DEV | no_exec;
     let bound = sources.open(source).and_then(|fd| limited_copy(fd, Path::new(""), set));
     bound.step_of("bind", source.display())
 }
 
-/// Adds to the root that this process has already.
-pub(crate) fn furnish(mounts: &[(OwnedFd, PathBuf)], shm_bytes: u64) -> Result<(), Failure> {
+/// Opens all that a program brings, in its order.
+pub(crate) fn bounds(sources: &Sources, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
+    let bind = |mount: &Mount| match mount {
+        Mount::Bind { source, exec, .. } => Some(bound(sources, source, *exec)),
+        Mount::Tmpfs { .. } => None,
+    };
+    mounts.iter().filter_map(bind).collect()
+}
+
+/// Adds to the root that this process has already; each [`Mount::Bind`] takes one of `bounds`.
+pub(crate) fn furnish(mounts: &[Mount], bounds: Vec<OwnedFd>, kind: &Kind) -> Result<(), Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let root = open_tree(CWD, "/", flags).step("open the root")?;
-    for (mount, target) in mounts {
-        attach_inside(mount, &root, target).step_of("mount", target.display())?;
+    let mut bounds = bounds.into_iter();
+    for mount in mounts {
+        let (opened, target) = match mount {
+            Mount::Bind { target, .. } => {
+                (bounds.next().ok_or_else(|| io::ErrorKind::NotFound.into()), target)
+            }
+            Mount::Tmpfs { target, bytes, mode } => {
+                (tmpfs(*bytes, kind.tmp.inodes, *mode, Some(kind.identity)), target)
+            }
+        };
+        let mounted = opened.and_then(|mount| attach_inside(&mount, &root, target));
+        mounted.step_of("mount", target.display())?;
     }
-    resize(Path::new(SHARED_MEMORY), shm_bytes).step_of("resize", SHARED_MEMORY)
+    Ok(())
 }
 
-/// Changes how much a tmpfs may hold.
-fn resize(tmpfs: &Path, bytes: u64) -> io::Result<()> {
-    let context = fspick(CWD, tmpfs, FsPickFlags::FSPICK_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "size", bytes.to_string())?;
-    Ok(fsconfig_reconfigure(context.as_fd())?)
+/// Changes how much `/dev/shm` may hold.
+pub(crate) fn resize_shm(bytes: u64) -> Result<(), Failure> {
+    let resize = || {
+        let context = fspick(CWD, SHARED_MEMORY, FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_string(context.as_fd(), "size", bytes.to_string())?;
+        fsconfig_reconfigure(context.as_fd())
+    };
+    resize().step_of("resize", SHARED_MEMORY)
 }
 
-/// Builds the root of one sandbox from the template and makes it this process's root; `tmp` gives
-/// the mount of `/tmp` if it is not in memory.
-pub(crate) fn enter(
-    spec: &Spec,
-    sources: &Sources,
+/// Adds what is a sandbox's own to its copy of the template; `tmp` gives the mount of `/tmp` if it
+/// is not in memory.
+pub(crate) fn complete(
+    kind: &Kind,
+    shm_bytes: u64,
     watch: &mut Stopwatch,
     tmp: impl FnOnce() -> Result<Option<OwnedFd>, Failure>,
 ) -> Result<(), Failure> {
-    let tree = copy(CWD, Path::new(TEMPLATE)).step("copy the template")?;
-    attach(&tree, Path::new(TEMPLATE)).step("mount the root")?;
-    let put = |what: io::Result<OwnedFd>, target: &Path| -> Result<(), Failure> {
-        let mounted = what.and_then(|fd| attach_inside(&fd, &tree, target));
-        mounted.step_of("mount", target.display())
+    let put = |what: io::Result<OwnedFd>, target: &str| -> Result<(), Failure> {
+        let mounted = what.and_then(|fd| attach(&fd, Path::new(target)));
+        mounted.step_of("mount", target)
     };
-    let own = Some(spec.identity);
-    let shm_bytes = shm_bytes(&spec.limits);
-    put(tmpfs(shm_bytes, 1024, 0o1777, own), Path::new(SHARED_MEMORY))?;
-    for wanted in &spec.mounts {
-        match wanted {
-            Mount::Bind { source, target, exec } => {
-                put(Ok(bound(sources, source, *exec)?), target)?;
-            }
-            Mount::Tmpfs { target, bytes, mode } => {
-                put(tmpfs(*bytes, spec.tmp.inodes, *mode, own), target)?;
-            }
-        }
-    }
-    put(proc(), Path::new("/proc"))?;
+    let own = Some(kind.identity);
+    put(tmpfs(shm_bytes, 1024, 0o1777, own), SHARED_MEMORY)?;
+    put(proc(), "/proc")?;
     watch.lap(Part::Mounts);
-    let in_memory = || tmpfs(spec.tmp.bytes, spec.tmp.inodes, 0o1777, own);
-    put(tmp()?.map_or_else(in_memory, Ok), Path::new("/tmp"))?;
+    let in_memory = || tmpfs(kind.tmp.bytes, kind.tmp.inodes, 0o1777, own);
+    put(tmp()?.map_or_else(in_memory, Ok), "/tmp")?;
     watch.lap(Part::Tmp);
-    rustix::process::fchdir(&tree).step("enter the root")?;
-    // The old root ends up on top of the new one, where the next call takes it off.
-    rustix::process::pivot_root(".", ".").step("pivot_root")?;
-    unmount(".", UnmountFlags::DETACH).step("let go of the host's root")?;
-    rustix::process::chdir("/").step("enter the root")?;
-    watch.lap(Part::Mounts);
     Ok(())
 }
 

@@ -32,6 +32,9 @@ pub struct LauncherOptions {
     pub scratch: Option<ScratchOptions>,
     /// How sandboxes get out.
     pub network: NetworkOptions,
+    /// How many empty sandboxes, of the kind that was asked for last, wait for what is to run in
+    /// them.
+    pub empty: usize,
 }
 
 /// How the `/tmp` directories are kept on disk.
@@ -96,6 +99,20 @@ pub struct Spec {
     /// Whether it waits, with its program running, for a [`Furnishing`]. Nothing hostile may run in
     /// it before that: until then its init can mount.
     pub is_blank: bool,
+}
+
+/// What must agree in a sandbox that was made ahead, empty, and in the [`Spec`] of who gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) tmp: TmpFs,
+    pub(crate) identity: Identity,
+    pub(crate) network: Network,
+}
+
+impl Kind {
+    pub(crate) fn of(spec: &Spec) -> Self {
+        Self { tmp: spec.tmp, identity: spec.identity, network: spec.network }
+    }
 }
 
 /// What a blank sandbox gets before hostile code may run in it.

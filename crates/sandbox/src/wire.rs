@@ -6,7 +6,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{
@@ -16,12 +15,13 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuQuota, Furnishing, LauncherOptions, MemoryUse, Part, Report, Spec, Traffic};
+use crate::timing::Stopwatch;
+use crate::{CpuQuota, Furnishing, LauncherOptions, MemoryUse, Mount, Part, Report, Spec, Traffic};
 
 /// Largest message; an unprivileged socket's default buffer takes it whole.
 pub(crate) const MESSAGE_LIMIT: usize = 128 * 1024;
 /// Most descriptors beside one message.
-pub(crate) const FDS_LIMIT: usize = 32;
+pub(crate) const FDS_LIMIT: usize = 64;
 
 /// Server to launcher.
 #[derive(Debug, Deserialize, Serialize)]
@@ -69,12 +69,15 @@ pub(crate) enum Status {
     },
 }
 
-/// Launcher to the init of a blank sandbox.
+/// Launcher to the init of a sandbox.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Word {
-    /// Mount these, whose mounts come beside it in this order, and let `/dev/shm` grow so far.
-    Furnish { targets: Vec<PathBuf>, shm_bytes: u64 },
-    /// It cannot be furnished.
+    /// The first: whose it is. Descriptors: the status socket, one for each number in `fds`, one for
+    /// each [`Mount::Bind`] of the `spec`.
+    Fit { spec: Box<Spec>, fds: Vec<RawFd>, watch: Stopwatch },
+    /// To a blank one: mount these, which come beside it in this order, and let `/dev/shm` grow so far.
+    Furnish { mounts: Vec<Mount>, shm_bytes: u64 },
+    /// To a blank one: it cannot be furnished.
     Failed { message: String },
 }
 

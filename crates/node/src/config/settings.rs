@@ -25,7 +25,9 @@ const LISTEN: &str = "127.0.0.1:9000";
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
 const BLANKS: u32 = 8;
-const MOST_BLANKS: u32 = 64;
+const EMPTY: u32 = 8;
+/// Most of either; more of them only fill the memory.
+const MOST_AHEAD: u32 = 64;
 const DRAIN: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -52,6 +54,8 @@ pub struct Settings {
     pub tmp_disk: ByteSize,
     /// Instances without a function that are kept.
     pub blanks: usize,
+    /// Sandboxes without anything in them that are kept.
+    pub empty: usize,
     /// The cgroup below which functions get theirs.
     pub cgroup_parent: Option<PathBuf>,
     /// First user id and number of user ids of Instances, if they were chosen.
@@ -104,6 +108,7 @@ impl Settings {
             tmp: config.sandbox.tmp.unwrap_or(Tmp::Disk),
             tmp_disk: tmp_disk(&config.limits, &data_dir)?,
             blanks: blanks(&config.limits)?,
+            empty: empty(&config.limits)?,
             cgroup_parent: cgroup_parent(&config.sandbox)?,
             uids: uids(&config.sandbox)?,
             services: lacewing_services::Options {
@@ -306,13 +311,19 @@ fn megabytes(option: &'static str, mb: u32) -> Result<u64, SettingsError> {
     Ok(ByteSize::mebibytes(positive(option, mb)?).as_bytes())
 }
 
-/// More than some of them only fill the memory.
 fn blanks(limits: &Limits) -> Result<usize, SettingsError> {
-    let blanks = limits.blank_instances.unwrap_or(BLANKS);
-    if blanks > MOST_BLANKS {
-        return Err(refuse("limits.blank_instances", format!("must be at most {MOST_BLANKS}")));
+    ahead("limits.blank_instances", limits.blank_instances.unwrap_or(BLANKS))
+}
+
+fn empty(limits: &Limits) -> Result<usize, SettingsError> {
+    ahead("limits.empty_sandboxes", limits.empty_sandboxes.unwrap_or(EMPTY))
+}
+
+fn ahead(option: &'static str, count: u32) -> Result<usize, SettingsError> {
+    if count > MOST_AHEAD {
+        return Err(refuse(option, format!("must be at most {MOST_AHEAD}")));
     }
-    Ok(blanks as usize)
+    Ok(count as usize)
 }
 
 fn tmp_disk(limits: &Limits, data_dir: &Path) -> Result<ByteSize, SettingsError> {

@@ -134,6 +134,7 @@ fn every_option_arrives_in_the_settings() {
         tmp_disk_mb = 4096
         instances = 7
         blank_instances = 2
+        empty_sandboxes = 3
         concurrency = 5
         keep_alive = '3m'
         instance_age = '1h'
@@ -167,7 +168,7 @@ fn every_option_arrives_in_the_settings() {
     assert_eq!(settings.cgroup_parent.as_deref(), Some(Path::new("/lacewing/x")));
     assert_eq!((settings.tmp, settings.tmp_disk.as_bytes()), (Tmp::Memory, 4 << 30));
     assert_eq!(settings.invoke.memory.as_bytes(), 2 << 30);
-    assert_eq!(settings.blanks, 2);
+    assert_eq!((settings.blanks, settings.empty), (2, 3));
     assert_eq!((settings.invoke.max_instances, settings.invoke.account_concurrency), (7, 5));
     assert_eq!(settings.invoke.keep_alive, Duration::from_secs(180));
     assert_eq!(settings.invoke.max_instance_age, Duration::from_secs(3_600));
@@ -196,6 +197,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[limits]\nmemory_mb = 64", "limits.memory_mb"),
         ("[limits]\ntmp_disk_mb = 0", "limits.tmp_disk_mb"),
         ("[limits]\nblank_instances = 65", "limits.blank_instances"),
+        ("[limits]\nempty_sandboxes = 65", "limits.empty_sandboxes"),
         ("[limits]\ninstances = 0", "limits.instances"),
         ("[limits]\nconcurrency = 0", "limits.concurrency"),
         ("[limits]\ninstance_age = '12h'", "limits.instance_age"),
@@ -254,6 +256,7 @@ fn the_documented_example_is_valid_and_shows_every_option() {
                 memory_mb,
                 tmp_disk_mb,
                 blank_instances,
+                empty_sandboxes,
                 instances,
                 function_memory_mb,
                 function_instances,
@@ -271,6 +274,7 @@ fn the_documented_example_is_valid_and_shows_every_option() {
     assert!(data_dir.is_some() && root.is_some() && cgroup_parent.is_some());
     assert!(isolation.is_some() && cpu.is_some());
     assert!(tmp.is_some() && tmp_disk_mb.is_some() && blank_instances.is_some());
+    assert!(empty_sandboxes.is_some());
     assert!(lenient_roles.is_some() && substitute_runtimes.is_some());
     assert!(clock_skew.is_some() && drain.is_some());
     assert!(keep_alive.is_some() && instance_age.is_some());

@@ -143,6 +143,7 @@ impl Bed {
                 most_bytes: u64::MAX,
             }),
             network: lacewing_sandbox::NetworkOptions::none(),
+            empty: 2,
         };
         let exe = PathBuf::from(env!("CARGO_BIN_EXE_lacewing-runtime-launcher"));
         let launcher = Launcher::start(&exe, &options).expect("a launcher");

@@ -26,7 +26,6 @@ pub(super) fn limits(
     let sockets = (limits.memory_bytes / 4).to_string();
     // Our init is one process more.
     let pids = limits.pids.saturating_add(1).to_string();
-    let weight = u64::from(limits.cpu_weight.clamp(1, 10_000));
     controllers
         .iter()
         .flat_map(|controller| match (controller, v2) {
@@ -42,14 +41,40 @@ pub(super) fn limits(
                 (maybe("memory.swap.max"), "0".to_owned()),
             ],
             (Controller::Pids, _) => vec![(need("pids.max"), pids.clone())],
-            // v1 counts from 1,024 where v2 counts from 100, and has 2 as its least.
-            (Controller::Cpu, false) => {
-                vec![(need("cpu.shares"), (weight * 1024 / 100).max(2).to_string())]
-            }
-            (Controller::Cpu, true) => vec![(need("cpu.weight"), weight.to_string())],
-            (Controller::CpuAcct | Controller::Freezer, _) => vec![],
+            (Controller::Cpu | Controller::CpuAcct | Controller::Freezer, _) => vec![],
         })
         .collect()
+}
+
+/// Says what to write for the share of the processors, where it can be given.
+pub(super) fn weight(
+    v2: bool,
+    controllers: &[Controller],
+    limits: &Limits,
+) -> Option<(Setting, String)> {
+    let weight = u64::from(limits.cpu_weight.clamp(1, 10_000));
+    controllers.contains(&Controller::Cpu).then(|| match v2 {
+        true => (need("cpu.weight"), weight.to_string()),
+        // v1 counts from 1,024 where v2 counts from 100, and has 2 as its least.
+        false => (need("cpu.shares"), (weight * 1024 / 100).max(2).to_string()),
+    })
+}
+
+/// Lists what to write where other limits are in force already.
+pub(super) fn change(
+    v2: bool,
+    controllers: &[Controller],
+    from: &Limits,
+    to: &Limits,
+) -> Vec<(Setting, String)> {
+    let old = limits(v2, controllers, from);
+    let mut changes = limits(v2, controllers, to);
+    changes.retain(|change| !old.contains(change));
+    if !v2 && to.memory_bytes > from.memory_bytes && controllers.contains(&Controller::Memory) {
+        // v1 lets memory grow only below what memory and swap may be together.
+        changes.insert(0, (maybe("memory.memsw.limit_in_bytes"), "-1".to_owned()));
+    }
+    changes
 }
 
 /// Lists what to write for a hard bound on processor time, or for none.

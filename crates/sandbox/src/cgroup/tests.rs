@@ -1,7 +1,7 @@
 //! Tests of `cgroup`.
 
 use super::layout::Place;
-use super::settings::{gauges, limits, quota};
+use super::settings::{change, gauges, limits, quota, weight};
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -34,22 +34,40 @@ fn v1_limits_are_written_to_its_files() {
         "memory.kmem.tcp.limit_in_bytes=33554432",
         "memory.swappiness=0",
         "pids.max=1025",
-        "cpu.shares=512",
     ];
     assert_eq!(lines(limits(false, &ALL, &LIMITS)), expected);
     let hard = Some(CpuQuota { quota_us: 7_000, period_us: 100_000 });
     let expected = ["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=7000"];
     assert_eq!(lines(quota(false, &ALL, hard)), expected);
     assert_eq!(lines(quota(false, &ALL, None)), ["cpu.cfs_quota_us=-1"]);
+    assert_eq!(lines(weight(false, &ALL, &LIMITS).into_iter().collect()), ["cpu.shares=512"]);
 }
 
 #[test]
 fn v2_limits_are_written_to_its_files() {
-    let expected = ["memory.max=134217728", "memory.swap.max=0", "pids.max=1025", "cpu.weight=50"];
+    let expected = ["memory.max=134217728", "memory.swap.max=0", "pids.max=1025"];
     assert_eq!(lines(limits(true, &ALL, &LIMITS)), expected);
+    assert_eq!(lines(weight(true, &ALL, &LIMITS).into_iter().collect()), ["cpu.weight=50"]);
     let hard = Some(CpuQuota { quota_us: 7_000, period_us: 100_000 });
     assert_eq!(lines(quota(true, &ALL, hard)), ["cpu.max=7000 100000"]);
     assert_eq!(lines(quota(true, &ALL, None)), ["cpu.max=max 100000"]);
+}
+
+#[test]
+fn only_what_differs_is_written_and_memory_can_grow() {
+    let more = Limits { memory_bytes: 256 << 20, ..LIMITS };
+    let grown = [
+        "memory.memsw.limit_in_bytes=-1",
+        "memory.limit_in_bytes=268435456",
+        "memory.memsw.limit_in_bytes=268435456",
+        "memory.kmem.tcp.limit_in_bytes=67108864",
+    ];
+    assert_eq!(lines(change(false, &ALL, &LIMITS, &more)), grown);
+    assert_eq!(lines(change(false, &ALL, &more, &LIMITS))[0], "memory.limit_in_bytes=134217728");
+    assert_eq!(lines(change(true, &ALL, &LIMITS, &more)), ["memory.max=268435456"]);
+    assert!(change(false, &ALL, &LIMITS, &LIMITS).is_empty());
+    let fewer = Limits { pids: 7, ..LIMITS };
+    assert_eq!(lines(change(true, &ALL, &LIMITS, &fewer)), ["pids.max=8"]);
 }
 
 #[test]
@@ -57,6 +75,7 @@ fn nothing_is_written_for_an_absent_controller() {
     let hard = Some(CpuQuota { quota_us: 1, period_us: 2 });
     for v2 in [false, true] {
         assert!(limits(v2, &[], &LIMITS).is_empty());
+        assert_eq!(weight(v2, &[Controller::Memory], &LIMITS), None);
         assert!(quota(v2, &[Controller::Memory], hard).is_empty());
         // On v2 the freezer is no controller.
         let found: Vec<_> = gauges(v2, &[Controller::Pids]).into_iter().map(|it| it.0).collect();

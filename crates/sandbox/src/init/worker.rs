@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -13,7 +13,7 @@ use crate::confine::Reach;
 use crate::step::{Failure, Step};
 use crate::{Spec, confine, sys};
 
-use super::Plan;
+use super::{Plan, Task};
 
 /// Numbers from here on are free for descriptors on their way to their place.
 const TRANSIT: i32 = 512;
@@ -39,14 +39,14 @@ impl Worker {
 }
 
 /// Forks and runs the program in the child.
-pub(super) fn start(plan: &mut Plan<'_>) -> Result<Worker, Failure> {
+pub(super) fn start(plan: &Plan<'_>, task: &mut Task) -> Result<Worker, Failure> {
     let (error, told) = pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
     // Low numbers are free here and will be taken by what the program gets.
     let told = fcntl_dupfd_cloexec(&told, TRANSIT).step("dup")?;
     match sys::fork().step("fork the program")? {
         Some(pid) => Ok(Worker { pid, error }),
         None => {
-            let Err(Failure(message)) = run(plan);
+            let Err(Failure(message)) = run(plan, task);
             // The reader is our init; if it is gone so are we.
             rustix::io::write(&told, message.as_bytes()).ok();
             sys::exit_now(127)
@@ -54,8 +54,8 @@ pub(super) fn start(plan: &mut Plan<'_>) -> Result<Worker, Failure> {
     }
 }
 
-fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
-    let spec = plan.spec;
+fn run(plan: &Plan<'_>, task: &mut Task) -> Result<std::convert::Infallible, Failure> {
+    let spec = &task.spec;
     let (argv, env) = texts(spec)?;
     if argv.is_empty() {
         // The launcher's own trial: everything up to here is what it wanted to know.
@@ -63,7 +63,7 @@ fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
     }
     if spec.is_blank {
         // Only its init may mount, and that not for long.
-        super::restrict(plan, Reach::Own)?;
+        super::restrict(plan, spec, &mut task.watch, Reach::Own)?;
     }
     // Its files in /proc belong to root as long as it is not dumpable; nobody else is here yet.
     set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;
@@ -74,7 +74,7 @@ fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
     rustix::process::setsid().step("setsid")?;
     rustix::process::chdir(spec.cwd.as_str()).step_of("chdir", &spec.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    place(plan).step("place descriptors")?;
+    place(&task.fds).step("place descriptors")?;
     confine::limit(&spec.limits)?;
     sys::reset_signals().step("reset signals")?;
     Err(sys::exec(&argv, &env)).step_of(
@@ -84,11 +84,11 @@ fn run(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, Failure> {
 }
 
 /// Leaves exactly the wanted descriptors to survive exec, and `/dev/null` as 0 if it is not given.
-fn place(plan: &Plan<'_>) -> io::Result<()> {
+fn place(fds: &[(OwnedFd, RawFd)]) -> io::Result<()> {
     sys::close_all_on_exec()?;
     // First away from all places, so that none is overwritten before it was moved.
     let mut moved = Vec::new();
-    for (fd, number) in &plan.fds {
+    for (fd, number) in fds {
         moved.push((fcntl_dupfd_cloexec(fd, TRANSIT)?, *number));
     }
     if moved.iter().all(|(_, number)| *number != 0) {

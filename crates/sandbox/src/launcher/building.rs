@@ -1,8 +1,8 @@
-//! The launcher's share in making one sandbox: cgroup leaves, the clone, the user map.
+//! The launcher's share in making one sandbox: first empty (cgroup leaves, the clone, the user map),
+//! then somebody's.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::epoll;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
@@ -13,11 +13,13 @@ use crate::init::{self, Plan};
 use crate::network::Pooled;
 use crate::scratch::Scratch;
 use crate::sources::Sources;
+use crate::spec::Kind;
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
 use crate::wire::{Word, send};
-use crate::{Furnishing, Identity, Mount, Part, Spec, root, sys};
+use crate::{Furnishing, Identity, Limits, Part, Spec, root, sys};
 
+use super::empty::Empty;
 use super::{Running, State, owner};
 
 const NAMESPACES: i32 = libc::CLONE_NEWUSER
@@ -26,96 +28,165 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
 
+/// What a server asks for: a sandbox, its status socket, and what its program gets.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) spec: Box<Spec>,
+    pub(super) status: OwnedFd,
+    pub(super) fds: Vec<(OwnedFd, RawFd)>,
+}
+
 impl State {
     /// Builds a sandbox and notes it as running; from then on it reports by itself.
-    pub(super) fn build(
-        &mut self,
-        id: u64,
-        spec: &Spec,
-        status: &OwnedFd,
-        fds: Vec<(OwnedFd, RawFd)>,
-    ) -> Result<(), String> {
+    pub(super) fn build(&mut self, id: u64, wanted: &Wanted) -> Result<(), String> {
+        let spec = &wanted.spec;
         let taken = |name: &String| *name == spec.name;
         if self.running.values().any(|running| taken(&running.name))
             || self.leaving.iter().any(|(name, _)| taken(name))
         {
             return Err(format!("a sandbox named {} exists", spec.name));
         }
-        let slot = self.uids.acquire().ok_or("all uids of the range are in use")?;
-        match self.clone_init(spec, slot, status, fds) {
-            Ok(running) => {
-                self.watch(id, &running);
-                self.running.insert(id, running);
-                Ok(())
-            }
-            Err(Failure(message)) => {
-                self.remove(spec.name.clone(), slot);
-                Err(message)
+        let (kind, mut watch) = (Kind::of(spec), Stopwatch::start());
+        self.stock.note(kind, spec.limits);
+        while let Some(empty) = self.stock.take(kind) {
+            let fitted = self.fit(&empty, wanted, &mut watch);
+            match fitted.map_err(|Failure(message)| message) {
+                Ok(true) => {
+                    self.run(id, spec, empty);
+                    return Ok(());
+                }
+                // Somebody killed it while it waited.
+                Ok(false) => self.discard(empty),
+                Err(message) => {
+                    self.discard(empty);
+                    return Err(message);
+                }
             }
         }
+        let made = self.make(kind, spec.limits, spec.name.clone(), Some(watch.clone()));
+        let empty = made.map_err(|Failure(message)| message)?;
+        match self.fit(&empty, wanted, &mut watch) {
+            Ok(true) => self.run(id, spec, empty),
+            fitted => {
+                self.discard(empty);
+                fitted.map_err(|Failure(message)| message)?;
+                return Err("it ended before it was built".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, id: u64, spec: &Spec, empty: Empty) {
+        let data = epoll::EventData::new_u64(id);
+        // It fails only for want of kernel memory; the sandbox is then collected at the end.
+        epoll::add(&self.events, &empty.pidfd, data, epoll::EventFlags::IN).ok();
+        let running = Running { name: spec.name.clone(), is_blank: spec.is_blank, made: empty };
+        self.running.insert(id, running);
+    }
+
+    /// Makes one ahead, if that is wanted.
+    pub(super) fn make_ahead(&mut self) {
+        let Some((kind, limits)) = self.stock.wanted() else { return };
+        let name = self.stock.name();
+        match self.make(kind, limits, name, None) {
+            Ok(empty) => self.stock.put(empty),
+            // Who asks next is told why.
+            Err(_) => self.stock.rest(),
+        }
+    }
+
+    /// Makes an empty sandbox; `watch` runs if somebody waits for it.
+    fn make(
+        &mut self,
+        kind: Kind,
+        limits: Limits,
+        leaf: String,
+        watch: Option<Stopwatch>,
+    ) -> Result<Empty, Failure> {
+        let slot = self.slot()?;
+        let made = self.clone_init(kind, limits, &leaf, slot, watch);
+        made.inspect_err(|_| self.remove(leaf, slot))
+    }
+
+    fn slot(&mut self) -> Result<u32, Failure> {
+        let slot = self.uids.acquire();
+        let slot = slot.or_else(|| {
+            let unused = self.stock.give_up()?;
+            self.discard(unused);
+            self.uids.acquire()
+        });
+        slot.ok_or_else(|| Failure("all uids of the range are in use".to_owned()))
     }
 
     fn clone_init(
         &mut self,
-        spec: &Spec,
+        kind: Kind,
+        limits: Limits,
+        leaf: &str,
         slot: u32,
-        status: &OwnedFd,
-        fds: Vec<(OwnedFd, RawFd)>,
-    ) -> Result<Running, Failure> {
-        let mut watch = Stopwatch::start();
-        let scratch = self.order_tmp(spec, slot)?;
-        watch.lap(Part::Tmp);
-        let quota = self.quota(spec.limits.cpu_quota);
-        let mut leaf = self.tree.make(&spec.name, &spec.limits, quota).step("make cgroup")?;
+        mut watch: Option<Stopwatch>,
+    ) -> Result<Empty, Failure> {
+        let mut lap = |part| watch.as_mut().map_or((), |watch| watch.lap(part));
+        let scratch = self.order_tmp(kind, slot)?;
+        lap(Part::Tmp);
+        let made = self.tree.make(leaf, &limits).step("make cgroup")?;
         let (wait, go) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .step("socketpair")?;
-        watch.lap(Part::Cgroup);
-        let pooled = self.pool.as_mut().map(|pool| pool.take(spec.network));
+        lap(Part::Cgroup);
+        let pooled = self.pool.as_mut().map(|pool| pool.take(kind.network));
         let mut pooled = pooled.transpose().step("make a network namespace")?;
-        leaf.gauges
-            .extend(pooled.as_mut().map_or_else(Vec::new, |it| std::mem::take(&mut it.gauges)));
-        watch.lap(Part::Network);
-        match self.clone_owned(slot, leaf.into.as_ref(), pooled.as_ref())? {
-            sys::Forked::Child => {
-                // The copy of the launcher's memory is never dropped, so the socket stays open.
-                let status = status.try_clone().step("dup").unwrap_or_else(|_| sys::exit_now(1));
-                init::run(Plan {
-                    spec,
-                    filter: &self.filter,
-                    sources: &self.sources,
-                    status,
-                    go: wait,
-                    joins: leaf.joins,
-                    gauges: leaf.gauges,
-                    fds,
-                    scratch: scratch.as_ref(),
-                    watch,
-                    own_groups: self.root,
-                    landlock: self.landlock,
-                    network_is_ready: pooled.is_some(),
-                })
-            }
+        let mut gauges = made.gauges;
+        gauges.extend(pooled.as_mut().map_or_else(Vec::new, |it| std::mem::take(&mut it.gauges)));
+        lap(Part::Network);
+        match self.clone_owned(slot, made.into.as_ref(), pooled.as_ref())? {
+            sys::Forked::Child => init::run(Plan {
+                kind,
+                limits,
+                filter: &self.filter,
+                go: wait,
+                joins: made.joins,
+                weight: made.weight,
+                gauges,
+                scratch: scratch.as_ref(),
+                watch,
+                own_groups: self.root,
+                landlock: self.landlock,
+                network_is_ready: pooled.is_some(),
+            }),
             sys::Forked::Parent { pid, pidfd } => {
-                let mapped = self.map(pid, spec.identity, slot);
+                let mapped = self.map(pid, kind.identity, slot);
                 let mapped =
                     mapped.and_then(|()| rustix::io::write(&go, b"1").step("release init"));
                 if let Err(failure) = mapped {
-                    // Without its byte init ends when the pipe does.
+                    // Without its byte init ends when the socket does.
                     drop(go);
                     waitpid(Some(pid), WaitOptions::empty()).step("wait for init")?;
                     return Err(failure);
                 }
-                Ok(Running {
-                    name: spec.name.clone(),
-                    pid,
-                    pidfd,
-                    go,
-                    is_blank: spec.is_blank,
-                    _scratch: scratch,
-                    slot,
-                })
+                let leaf = leaf.to_owned();
+                Ok(Empty { kind, limits, leaf, pid, pidfd, go, _scratch: scratch, slot })
             }
+        }
+    }
+
+    /// Tells an empty sandbox whose it is; `false` when it is gone.
+    fn fit(&self, empty: &Empty, wanted: &Wanted, watch: &mut Stopwatch) -> Result<bool, Failure> {
+        let Wanted { spec, status, fds } = wanted;
+        let bounds = root::bounds(&self.sources, &spec.mounts)?;
+        watch.lap(Part::Mounts);
+        self.tree.limit(&empty.leaf, &empty.limits, &spec.limits).step("set limits")?;
+        if let Some(quota) = self.quota(spec.limits.cpu_quota) {
+            self.tree.set_quota(&empty.leaf, Some(quota)).step("set the quota")?;
+        }
+        watch.lap(Part::Cgroup);
+        let numbers = fds.iter().map(|(_, number)| *number).collect();
+        let word = Word::Fit { spec: spec.clone(), fds: numbers, watch: watch.clone() };
+        let rights = fds.iter().map(|(fd, _)| fd).chain(&bounds).map(AsFd::as_fd);
+        let rights: Vec<BorrowedFd<'_>> = [status.as_fd()].into_iter().chain(rights).collect();
+        match send(empty.go.as_fd(), &word, &rights, SendFlags::DONTWAIT) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            sent => sent.step("hand over").map(|()| true),
         }
     }
 
@@ -126,23 +197,24 @@ impl State {
             return;
         }
         let running = &*running;
-        let gathered = gather(&self.tree, &self.sources, &running.name, furnishing);
+        let gathered = gather(&self.tree, &self.sources, &running.made, furnishing);
         let (word, mounts) = match gathered {
-            Ok((targets, mounts)) => {
+            Ok(bounds) => {
+                let mounts = furnishing.mounts.clone();
                 let shm_bytes = root::shm_bytes(&furnishing.limits);
-                (Word::Furnish { targets, shm_bytes }, mounts)
+                (Word::Furnish { mounts, shm_bytes }, bounds)
             }
             Err(Failure(message)) => (Word::Failed { message }, Vec::new()),
         };
         let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
         // It may be ending by itself just now.
-        send(running.go.as_fd(), &word, &mounts, SendFlags::DONTWAIT).ok();
+        send(running.made.go.as_fd(), &word, &mounts, SendFlags::DONTWAIT).ok();
     }
 
     /// Asks for the private `/tmp` as early as can be: making one takes longer than most parts.
-    fn order_tmp(&mut self, spec: &Spec, slot: u32) -> Result<Option<OwnedFd>, Failure> {
+    fn order_tmp(&mut self, kind: Kind, slot: u32) -> Result<Option<OwnedFd>, Failure> {
         let owner = self.uids.host(slot);
-        let order = |scratch: &mut Scratch| scratch.order(spec.tmp, owner);
+        let order = |scratch: &mut Scratch| scratch.order(kind.tmp, owner);
         self.scratch.as_mut().map(order).transpose().step("order a /tmp")
     }
 
@@ -153,12 +225,22 @@ impl State {
         cgroup: Option<&OwnedFd>,
         network: Option<&Pooled>,
     ) -> Result<sys::Forked, Failure> {
+        let template = self.template.as_ref();
+        let template = template.ok_or_else(|| Failure("there is no template".to_owned()))?;
+        let clone = |namespaces| {
+            template.enter()?;
+            let forked = self.clone_for(slot, cgroup, namespaces);
+            if !matches!(forked, Ok(sys::Forked::Child)) {
+                template.leave();
+            }
+            forked
+        };
         let Some((pool, pooled)) = self.pool.as_ref().zip(network) else {
-            return self.clone_for(slot, cgroup, NAMESPACES | libc::CLONE_NEWNET);
+            return clone(NAMESPACES | libc::CLONE_NEWNET);
         };
         // Before, as inside the new user namespace nobody has a right to it.
         pooled.namespace.enter().step("enter the network namespace")?;
-        let forked = self.clone_for(slot, cgroup, NAMESPACES);
+        let forked = clone(NAMESPACES);
         if !matches!(forked, Ok(sys::Forked::Child)) {
             pool.home().enter().step("leave the network namespace")?;
         }
@@ -193,29 +275,18 @@ impl State {
         write("uid_map", inside.uid)?;
         write("gid_map", inside.gid)
     }
-
-    fn watch(&self, id: u64, running: &Running) {
-        let data = epoll::EventData::new_u64(id);
-        // It fails only for want of kernel memory; the sandbox is then collected at the end.
-        epoll::add(&self.events, &running.pidfd, data, epoll::EventFlags::IN).ok();
-    }
 }
 
 /// Opens what a blank sandbox gets, and puts its limits in force.
 fn gather(
     tree: &Tree,
     sources: &Sources,
-    name: &str,
+    made: &Empty,
     furnishing: &Furnishing,
-) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), Failure> {
+) -> Result<Vec<OwnedFd>, Failure> {
     furnishing.check().map_err(Failure)?;
-    let mut gathered = (Vec::new(), Vec::new());
-    for mount in &furnishing.mounts {
-        if let Mount::Bind { source, target, exec } = mount {
-            gathered.0.push(target.clone());
-            gathered.1.push(root::bound(sources, source, *exec)?);
-        }
-    }
-    tree.limit(name, &furnishing.limits).step("set limits")?;
-    Ok(gathered)
+    let bounds = root::bounds(sources, &furnishing.mounts)?;
+    tree.limit(&made.leaf, &made.limits, &furnishing.limits).step("set limits")?;
+    tree.set_weight(&made.leaf, &furnishing.limits).step("set the weight")?;
+    Ok(bounds)
 }

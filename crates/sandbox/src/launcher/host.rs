@@ -14,15 +14,16 @@ use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 use crate::cgroup::{Layout, Tree};
 use crate::network::{Begun, Lack, NameSockets, Namespace, Pool, Router};
 use crate::probe::{self, Findings};
+use crate::root::Template;
 use crate::scratch::{self, InMemory, Scratch};
 use crate::sources::Sources;
 use crate::step::{Failure, Step};
 use crate::wire::{MESSAGE_LIMIT, Request, Status, receive};
 use crate::{
-    Identity, Isolation, LauncherOptions, Limits, Network, Report, Spec, TmpFs, root, seccomp, sys,
+    Identity, Isolation, LauncherOptions, Limits, Network, Report, Spec, TmpFs, seccomp, sys,
 };
 
-use super::{State, Uids};
+use super::{State, Stock, Uids, Wanted};
 
 /// Takes the control socket from standard input and reads the options from it.
 pub(super) fn control() -> Result<(OwnedFd, LauncherOptions), Failure> {
@@ -65,16 +66,22 @@ pub(super) fn open(
         true => root_network(&options)?,
         false => user_network(&options),
     };
-    let prepared = moved.and_then(|()| root::prepare(options.root.as_deref()));
+    let prepared = moved.and_then(|()| Template::prepare(options.root.as_deref()));
+    let (template, prepared) = match prepared {
+        Ok(template) => (Some(template), Ok(())),
+        Err(failure) => (None, Err(failure)),
+    };
     let isolation = options.isolation;
     let mut state = State {
         root,
         landlock: landlock > 0,
         filter: seccomp::default_program()?,
+        template,
         sources,
         uids: Uids::new(options.uid_base, options.uid_count),
         events: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?,
         running: std::collections::HashMap::new(),
+        stock: Stock::new(options.empty),
         leaving: Vec::new(),
         scratch,
         pool,
@@ -163,8 +170,11 @@ impl State {
                 .step("socketpair")?;
         let small = TmpFs { bytes: 1 << 20, inodes: 16 };
         let tmp = self.options.scratch.as_ref().map_or(small, |scratch| scratch.expected);
-        self.build(0, &trial_spec(tmp), &inside, Vec::new()).map_err(Failure)?;
-        drop(inside);
+        let wanted = Wanted { spec: Box::new(trial_spec(tmp)), status: inside, fds: Vec::new() };
+        self.build(0, &wanted).map_err(Failure)?;
+        drop(wanted);
+        // Nobody is like it.
+        self.stock = Stock::new(self.options.empty);
         let mut buffer = vec![0; 4096];
         let mut ended = Err(Failure("the trial sandbox ended without a word".to_owned()));
         loop {

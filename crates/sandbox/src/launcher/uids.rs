@@ -20,6 +20,11 @@ impl Uids {
         self.free.pop_front()
     }
 
+    /// Whether none is left.
+    pub(super) fn are_used_up(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// Gives a slot back, once no process and no file of it is left.
     pub(super) fn release(&mut self, slot: u32) {
         self.free.push_back(slot);

@@ -69,6 +69,12 @@ impl Pool {
         !self.resting && self.lacking().is_some()
     }
 
+    /// Whether few are left.
+    pub(crate) fn is_low(&self) -> bool {
+        let used = if self.router.is_some() { &self.egress } else { &self.plain };
+        !self.resting && used.len() < READY / 2
+    }
+
     /// Makes one of those that are lacking.
     pub(crate) fn refill(&mut self) {
         let Some(wanted) = self.lacking() else { return };

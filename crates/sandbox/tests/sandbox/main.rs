@@ -8,6 +8,7 @@
 mod blank;
 mod cgroup;
 mod confinement;
+mod empty;
 mod lifecycle;
 mod network;
 mod network_bench;

@@ -80,6 +80,7 @@ pub(crate) fn options() -> LauncherOptions {
             most_bytes: u64::MAX,
         }),
         network: NetworkOptions::none(),
+        empty: 0,
     }
 }
 
