@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 
@@ -167,15 +168,17 @@ impl Socket {
     /// Reads all that is there; an overflow is an error.
     pub(super) fn read(&self) -> io::Result<Vec<Answer>> {
         let (mut answers, mut failed) = (Vec::new(), None);
-        let mut buffer = vec![0; 64 * 1024];
+        // Not touched beyond what comes: after a clone each page that is written is copied.
+        let mut buffer = Vec::with_capacity(64 * 1024);
         loop {
-            let read = match recv(self.0.as_fd(), &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((read, _)) => read,
+            buffer.clear();
+            match recv(self.0.as_fd(), spare_capacity(&mut buffer), RecvFlags::DONTWAIT) {
+                Ok(_) => {}
                 Err(rustix::io::Errno::AGAIN) => break,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
-            };
-            let mut rest = buffer.get(..read).unwrap_or_default();
+            }
+            let mut rest = buffer.as_slice();
             while let Some((kind, body, after)) = split(rest) {
                 match kind {
                     NLMSG_ERROR => failed = failed.or_else(|| error_of(body)),

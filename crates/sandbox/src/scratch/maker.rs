@@ -21,7 +21,7 @@ use super::image::Image;
 use super::stock::Stock;
 use super::{MESSAGE, Made, Order, device};
 
-/// None is made ahead while orders come faster than this.
+/// None is made ahead while orders come faster than this, unless few are left.
 const QUIET: Duration = Duration::from_millis(2);
 
 /// `RAMFS_MAGIC` of `linux/magic.h`.
@@ -76,7 +76,8 @@ impl<'a> Bench<'a> {
         let mut buffer = [0; MESSAGE];
         loop {
             let ahead = self.stock.wanted().filter(|_| !self.resting);
-            let quiet = ahead.and_then(|_| Timespec::try_from(QUIET).ok());
+            let quiet = if self.stock.is_low() { Duration::ZERO } else { QUIET };
+            let quiet = ahead.and_then(|_| Timespec::try_from(quiet).ok());
             let mut asked = [PollFd::new(self.control, PollFlags::IN)];
             match (poll(&mut asked, quiet.as_ref()), ahead) {
                 (Ok(0), Some(tmp)) => match self.make(tmp) {

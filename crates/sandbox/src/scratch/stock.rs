@@ -60,6 +60,11 @@ impl Stock {
         used.find(|shelf| shelf.ready.len() < READY).map(|shelf| shelf.tmp)
     }
 
+    /// Whether few are left of what is used most.
+    pub(super) fn is_low(&self) -> bool {
+        self.shelves.first().is_some_and(|shelf| shelf.ready.len() < READY / 2)
+    }
+
     /// Puts a new one beside the others of its size.
     pub(super) fn put(&mut self, tmp: TmpFs, mount: OwnedFd) {
         if let Some(shelf) = self.shelves.iter_mut().find(|shelf| shelf.tmp == tmp) {
