@@ -28,7 +28,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 ROLE = "arn:aws:iam::000000000000:role/lambda"
 PYTHON = f"python3.{sys.version_info.minor}"
-READY_WITHIN = 60
+READY_WITHIN = 240
 # How many times slower than a real processor this host is: what a test bounds in time may take so much longer.
 SLOWNESS = float(os.environ.get("LACEWING_SLOWNESS", "1"))
 # What packing leaves out: caches, and the C sources that aws-lambda-ric was built from.
