@@ -18,10 +18,11 @@
 mod worker;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::epoll;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, listen, socket_with,
     sockopt,
@@ -244,18 +245,21 @@ fn serve(
         worker.error.as_raw_fd(),
     ]);
     sys::close_all_but(&keep.collect::<Vec<_>>()).step("close descriptors")?;
+    // `poll` would be refused when it goes on after a freeze, once the program has set the limit of
+    // open files on this process, which is of its user.
+    let events = epoll::create(epoll::CreateFlags::CLOEXEC).step("epoll")?;
+    for (fd, token) in [signals, task.status.as_fd(), plan.go.as_fd()].into_iter().zip(0..) {
+        let data = epoll::EventData::new_u64(token);
+        epoll::add(&events, fd, data, epoll::EventFlags::IN).step("epoll")?;
+    }
     let mut is_blank = task.spec.is_blank;
     loop {
-        let mut watched = [
-            PollFd::from_borrowed_fd(signals, PollFlags::IN),
-            PollFd::from_borrowed_fd(task.status.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(plan.go.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut watched, None) {
+        let mut space = [MaybeUninit::<epoll::Event>::uninit(); 3];
+        let ready: Vec<u64> = match epoll::wait(&events, &mut space, None) {
             Err(rustix::io::Errno::INTR) => continue,
-            polled => polled.step("poll")?,
+            waited => waited.step("epoll")?.0.iter().map(|event| event.data.u64()).collect(),
         };
-        let [signal, status, go] = watched.map(|fd| !fd.revents().is_empty());
+        let [signal, status, go] = [0, 1, 2].map(|token| ready.contains(&token));
         if status || (go && !is_blank) {
             return Ok(None);
         }
