@@ -89,10 +89,11 @@ impl Stock {
         first.is_some_and(|shelf| shelf.ready.len() < self.most.div_ceil(2))
     }
 
-    /// The name of the next one's leaves, which no name in a [`Spec`](crate::Spec) can be.
+    /// The name of the next one's leaves, which no name in a [`Spec`](crate::Spec) can be, nor that of
+    /// a leaf that an earlier launcher left.
     pub(super) fn name(&mut self) -> String {
         self.next += 1;
-        format!("empty+{}", self.next)
+        format!("empty+{}+{}", std::process::id(), self.next)
     }
 
     /// Puts a new one to the others of its kind.
