@@ -1,9 +1,9 @@
 //! The threads on which the host's connections are served, each with an event loop of its own.
 //!
 //! A connection stays on the lane that it was given. Its request, what the function answers and its
-//! response are events of that one loop, so a warm call wakes no other thread: on a pool of
-//! threads that steal from each other, waking them costs more than all of our own work. What takes
-//! long never runs here: starts, documents of megabytes and files have threads of their own.
+//! response are events of that one loop, so a warm call wakes no other thread, as it does on a pool
+//! of threads that steal from each other. What takes long never runs here: starts, documents of
+//! megabytes and files have threads of their own.
 
 use std::io;
 use std::sync::Arc;
