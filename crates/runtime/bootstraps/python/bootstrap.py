@@ -652,15 +652,23 @@ def flush():
             pass  # the handler has closed or replaced it
 
 
+TRACE_ID = os.environ.encodekey("_X_AMZN_TRACE_ID")
+
+
+def set_trace_id(trace_id):
+    """In `os.environ` alone: the C library keeps every value that its setenv was ever given."""
+    if trace_id:
+        os.environ._data[TRACE_ID] = os.environ.encodevalue(trace_id)
+    else:
+        os.environ._data.pop(TRACE_ID, None)
+
+
 def answer(handler, frame):
     global current_request_id, current_tenant_id
     deadline_ms, strings, payload = parsed(frame)
     request_id, arn, trace_id, client_context, identity, tenant_id = strings
     current_request_id, current_tenant_id = request_id, tenant_id or None
-    if trace_id:
-        os.environ["_X_AMZN_TRACE_ID"] = trace_id
-    else:
-        os.environ.pop("_X_AMZN_TRACE_ID", None)
+    set_trace_id(trace_id)
     try:
         context = LambdaContext(
             request_id,

@@ -111,6 +111,30 @@ def test_the_trace_id_is_that_of_the_invocation(start_python):
     assert bootstrap.invoke({}, trace_id="Root=1-b").json == "Root=1-b"
 
 
+def test_the_trace_id_is_gone_when_a_handler_has_removed_it(start_python):
+    source = """
+import os
+def handler(event, context):
+    return [os.environ.pop("_X_AMZN_TRACE_ID"), os.getenv("_X_AMZN_TRACE_ID")]
+"""
+    bootstrap = start_python(source).ready()
+    assert bootstrap.invoke({}, trace_id="Root=1-a").json == ["Root=1-a", None]
+    assert bootstrap.invoke({}, trace_id="Root=1-b").json == ["Root=1-b", None]
+
+
+def test_invocations_leave_no_memory_behind(start_python):
+    source = returning("int(open('/proc/self/statm').read().split()[1]) * 4096")
+    bootstrap = start_python(source).ready()
+
+    def after(invocations):
+        for number in range(invocations):
+            size = bootstrap.invoke({}, trace_id="Root=1-%s-%09d" % ("a" * 200, number)).json
+        return size
+
+    # One trace header kept for each of them would be 2 MB.
+    assert after(500) > after(8_000) - 1_000_000
+
+
 # --- what a response may be ---
 
 
