@@ -35,7 +35,7 @@ pub use functions::{
 };
 pub use identity::{Identity, Key, LookupError};
 pub use logs::{Line, Lines, LogBounds, LogCursor, LogEvent, LogPage, LogQuery, Logs};
-pub use usage::{TotalsPage, Usage, UsagePage, UsageQuery, UsageTotals};
+pub use usage::{TotalsPage, Usage, UsagePage, UsageQuery, UsageTotals, Written};
 
 use retention::Retention;
 

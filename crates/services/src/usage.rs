@@ -101,6 +101,25 @@ impl UsageTotals {
     }
 }
 
+/// A record with its JSON form, which is kept as it was written down first.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The record.
+    pub record: UsageRecord,
+    /// What it was read from.
+    pub json: Bytes,
+}
+
+impl TryFrom<UsageRecord> for Written {
+    type Error = Error;
+
+    fn try_from(record: UsageRecord) -> Result<Self> {
+        let json = serde_json::to_vec(&record)
+            .map_err(|error| Error::internal("A usage record could not be written.", error))?;
+        Ok(Self { record, json: json.into() })
+    }
+}
+
 /// What invocations cost; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Usage {
@@ -117,14 +136,13 @@ impl Usage {
     ///
     /// # Errors
     /// When the store cannot be written; trying again is safe with a `dedup`.
-    pub async fn append(&self, records: &[UsageRecord], dedup: Option<&str>) -> Result<()> {
-        let mut streams: BTreeMap<Key, Vec<Bytes>> = BTreeMap::new();
-        for record in records {
-            let bytes = serde_json::to_vec(record)
-                .map_err(|error| Error::internal("A usage record could not be written.", error))?;
-            streams.entry(stream(&record.account, &record.region)).or_default().push(bytes.into());
+    pub async fn append(&self, records: Vec<Written>, dedup: Option<&str>) -> Result<()> {
+        let mut streams: BTreeMap<(AccountId, Region), Vec<Bytes>> = BTreeMap::new();
+        for Written { record, json } in records {
+            streams.entry((record.account, record.region)).or_default().push(json);
         }
-        for (stream, entries) in streams {
+        for ((account, region), entries) in streams {
+            let stream = stream(&account, &region);
             for (number, part) in entries.chunks(APPEND).enumerate() {
                 let dedup = dedup.map(|id| Dedup { id: format!("{id}/{number}"), window: WINDOW });
                 self.log.append(&stream, part.to_vec(), dedup).await?;

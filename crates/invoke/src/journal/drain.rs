@@ -47,8 +47,8 @@ async fn drain_segment(path: PathBuf, usage: &Usage) -> Result<u64> {
         if records.is_empty() {
             break;
         }
-        usage.append(&records, Some(&format!("{name}/{number}"))).await?;
         total += u64::try_from(records.len()).unwrap_or(u64::MAX);
+        usage.append(records, Some(&format!("{name}/{number}"))).await?;
     }
     if let Some(torn) = segment.torn() {
         let (offset, bytes) = (torn.offset, torn.bytes);

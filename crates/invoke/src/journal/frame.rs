@@ -8,6 +8,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use lacewing_model::usage::UsageRecord;
+use lacewing_services::Written;
 
 const HEADER: usize = 8;
 /// No record is longer; a longer length is garbage.
@@ -61,7 +62,7 @@ impl Segment {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn next(&mut self, most: usize) -> io::Result<Vec<UsageRecord>> {
+    pub fn next(&mut self, most: usize) -> io::Result<Vec<Written>> {
         let mut records = Vec::new();
         while records.len() < most && self.torn.is_none() && self.position < self.length {
             match self.read_frame()? {
@@ -80,7 +81,7 @@ impl Segment {
         self.torn
     }
 
-    fn read_frame(&mut self) -> io::Result<Option<UsageRecord>> {
+    fn read_frame(&mut self) -> io::Result<Option<Written>> {
         let mut header = [0; HEADER];
         if !self.fill(&mut header)? {
             return Ok(None);
@@ -94,11 +95,9 @@ impl Segment {
         if !self.fill(&mut body)? || crc32fast::hash(&body) != u32::from_le_bytes(checksum) {
             return Ok(None);
         }
-        let record = serde_json::from_slice(&body).ok();
-        if record.is_some() {
-            self.position += u64::try_from(HEADER + length).unwrap_or(u64::MAX);
-        }
-        Ok(record)
+        let Ok(record) = serde_json::from_slice(&body) else { return Ok(None) };
+        self.position += u64::try_from(HEADER + length).unwrap_or(u64::MAX);
+        Ok(Some(Written { record, json: body.into() }))
     }
 
     /// Fills the buffer; false if the file ends before.

@@ -39,7 +39,7 @@ fn read_all(path: &Path) -> (Vec<UsageRecord>, Option<Torn>) {
         if some.is_empty() {
             return (records, segment.torn());
         }
-        records.extend(some);
+        records.extend(some.into_iter().map(|written| written.record));
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lacewing_model::usage::{Ending, Trigger, UsageRecord};
 use lacewing_model::{AccountId, Clock, FunctionName, RequestId};
-use lacewing_services::{Usage, UsageQuery, UsageTotals};
+use lacewing_services::{Usage, UsageQuery, UsageTotals, Written};
 
 use super::bench::{Bench, SIDES, account, region};
 
@@ -39,6 +39,11 @@ async fn sums(usage: &Usage, account: &AccountId) -> UsageTotals {
     of_f.map(|(_, totals)| totals).unwrap_or_default()
 }
 
+fn written(records: &[UsageRecord]) -> Vec<Written> {
+    let written = |record: &UsageRecord| Written::try_from(record.clone()).expect("written");
+    records.iter().map(written).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_read_back_and_summed_for_each_account() {
     for side in SIDES {
@@ -50,7 +55,7 @@ async fn usage_is_read_back_and_summed_for_each_account() {
             record(&bench, account(), Ending::Timeout),
         ];
         let usage = &bench.services.usage;
-        usage.append(&records, None).await.expect("appended");
+        usage.append(written(&records), None).await.expect("appended");
         let page = async |cursor, limit| {
             let query = UsageQuery { cursor, limit, ..UsageQuery::default() };
             usage.read(&account(), &region(), &query).await.expect("read")
@@ -91,7 +96,7 @@ async fn usage_is_asked_for_by_function_and_time() {
         let mut all = Vec::new();
         for name in ["a", "b", "a", "b"] {
             let record = named(name);
-            usage.append(std::slice::from_ref(&record), None).await.expect("appended");
+            usage.append(written(std::slice::from_ref(&record)), None).await.expect("appended");
             all.push(record);
             bench.clock.advance(Duration::from_secs(60));
         }
@@ -114,11 +119,11 @@ async fn a_batch_that_is_appended_again_counts_once() {
         let records: Vec<UsageRecord> =
             (0..2_500).map(|_| record(&bench, account(), Ending::Returned)).collect();
         let usage = &bench.services.usage;
-        usage.append(&records, Some("batch-1")).await.expect("appended");
-        usage.append(&records, Some("batch-1")).await.expect("recognised");
+        usage.append(written(&records), Some("batch-1")).await.expect("appended");
+        usage.append(written(&records), Some("batch-1")).await.expect("recognised");
         let count = async || sums(usage, &account()).await.invocations;
         assert_eq!(count().await, 2_500);
-        usage.append(&records, Some("batch-2")).await.expect("appended");
+        usage.append(written(&records), Some("batch-2")).await.expect("appended");
         assert_eq!(count().await, 5_000);
     }
 }
@@ -131,7 +136,7 @@ async fn old_records_are_forgotten() {
         let usage = &bench.services.usage;
         let append = async || {
             let records = [record(&bench, account(), Ending::Returned)];
-            usage.append(&records, None).await.expect("appended");
+            usage.append(written(&records), None).await.expect("appended");
         };
         let count = async || {
             bench.services.forget_old().await.expect("forgotten");
