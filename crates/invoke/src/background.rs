@@ -26,9 +26,9 @@ const TICK: Duration = Duration::from_millis(500);
 const USAGE: Duration = Duration::from_secs(1);
 /// Log batches that are handed over at a time.
 const LOG_BATCHES: usize = 4_096;
-/// How long log batches are gathered: one durable write for all that came meanwhile, and nobody is
-/// woken by each of them.
-const GATHER: Duration = Duration::from_millis(100);
+/// How long log batches are gathered, unless somebody waits for them: one durable write for all that
+/// came meanwhile, and nobody is woken by each of them.
+const GATHER: Duration = Duration::from_millis(250);
 /// How long the last logs may take.
 const LAST_LOGS: Duration = Duration::from_secs(2);
 
@@ -132,16 +132,23 @@ async fn keep_logs<S: Source>(door: &Door<S>, logs: &mut LogReceiver, stop: &Can
     let mut batches = Vec::new();
     door.log_rounds.begin();
     while !stop.is_cancelled() {
-        tokio::select! {
+        let is_wanted = tokio::select! {
             count = logs.next_many(&mut batches, LOG_BATCHES) => {
                 if count == 0 {
                     return;
                 }
+                false
             }
-            () = door.log_rounds.wanted() => {}
-            () = stop.cancelled() => {}
+            () = door.log_rounds.wanted() => true,
+            () = stop.cancelled() => true,
+        };
+        if !is_wanted {
+            tokio::select! {
+                () = tokio::time::sleep(GATHER) => {}
+                () = door.log_rounds.wanted() => {}
+                () = stop.cancelled() => {}
+            }
         }
-        until(stop, tokio::time::sleep(GATHER)).await;
         keep_waiting(door, logs, &mut batches).await;
         door.log_records_lost.store(logs.lost(), Ordering::Relaxed);
         door.log_rounds.end_round();

@@ -1,5 +1,7 @@
 //! Batches of lines as entries of the store's log, each bounded.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use lacewing_model::{Error, RequestId, Result, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -13,13 +15,13 @@ const TEXT: usize = 256 * 1024;
 /// Most events of one entry.
 const EVENTS: usize = 1_000;
 
-type Line = (Timestamp, Option<RequestId>, String);
-
+/// What is borrowed to be written is owned when it is read.
 #[derive(Serialize, Deserialize)]
-struct Batch {
+struct Batch<'a> {
     format: u32,
-    stream: String,
-    events: Vec<Line>,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    events: Vec<(Timestamp, Option<RequestId>, Cow<'a, str>)>,
 }
 
 /// The entries for these lines, in order.
@@ -27,12 +29,12 @@ pub(super) fn encode(
     stream: &str,
     lines: &[(Timestamp, Option<RequestId>, Bytes)],
 ) -> Result<Vec<Bytes>> {
+    let texts: Vec<_> = lines.iter().map(|(_, _, text)| text_of(text)).collect();
     let mut entries = Vec::new();
-    let mut batch = Batch { format: FORMAT, stream: stream.to_owned(), events: Vec::new() };
+    let mut batch = Batch { format: FORMAT, stream: stream.into(), events: Vec::new() };
     let mut bytes = 0;
-    for (at, request_id, text) in lines {
-        let text = String::from_utf8_lossy(text);
-        for part in parts(&text) {
+    for ((at, request_id, _), text) in lines.iter().zip(&texts) {
+        for part in parts(text) {
             if !batch.events.is_empty()
                 && (bytes + part.len() > TEXT || batch.events.len() >= EVENTS)
             {
@@ -41,7 +43,7 @@ pub(super) fn encode(
                 bytes = 0;
             }
             bytes += part.len();
-            batch.events.push((*at, *request_id, part.to_owned()));
+            batch.events.push((*at, *request_id, part.into()));
         }
     }
     if !batch.events.is_empty() {
@@ -56,11 +58,21 @@ pub(super) fn decode(entry: &[u8]) -> Result<Vec<LogEvent>> {
     if format > FORMAT {
         return Err(Error::internal("A batch of log events is too new.", format!("{format}")));
     }
-    let event = |(at, request_id, text)| LogEvent { at, stream: stream.clone(), request_id, text };
+    let event = |(at, request_id, text): (_, _, Cow<'_, str>)| LogEvent {
+        at,
+        stream: stream.clone().into_owned(),
+        request_id,
+        text: text.into_owned(),
+    };
     Ok(events.into_iter().map(event).collect())
 }
 
-fn written(batch: &Batch) -> Result<Bytes> {
+/// Almost all of it is text, which is looked at more quickly than replaced.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
+fn written(batch: &Batch<'_>) -> Result<Bytes> {
     Ok(serde_json::to_vec(batch).map_err(failed)?.into())
 }
 
