@@ -243,8 +243,12 @@ impl Digest {
 /// and every signed request has three of these.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    let digit = |nibble: u8| DIGITS[usize::from(nibble & 15)];
+    let mut text = vec![0; 2 * bytes.len()];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(*byte)];
+    }
+    String::from_utf8(text).expect("digits are ASCII")
 }
 
 impl FromStr for Digest {

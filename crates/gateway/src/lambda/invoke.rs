@@ -22,6 +22,14 @@ use crate::lambda::functions::not_among;
 use crate::lambda::name;
 
 pub(super) const ACTION: &str = "lambda:InvokeFunction";
+const CLIENT_CONTEXT: HeaderName = HeaderName::from_static("x-amz-client-context");
+const DURABLE_EXECUTION: HeaderName = HeaderName::from_static("x-amz-durable-execution-name");
+const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
+const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-amz-function-error");
+pub(super) const INVOCATION_TYPE: HeaderName = HeaderName::from_static("x-amz-invocation-type");
+const LOG_RESULT: HeaderName = HeaderName::from_static("x-amz-log-result");
+const LOG_TYPE: HeaderName = HeaderName::from_static("x-amz-log-type");
+const TENANT: HeaderName = HeaderName::from_static("x-amz-tenant-id");
 const TRACE: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 /// Longest trace header that is passed on.
 const TRACE_LENGTH: usize = 512;
@@ -93,15 +101,15 @@ fn respond(reply: Reply, trace: &str) -> Result<Response<Body>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if failed {
-        headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
+        headers.insert(FUNCTION_ERROR, HeaderValue::from_static("Unhandled"));
     }
     let text = |value: String| {
         HeaderValue::from_str(&value)
             .map_err(|error| Error::internal("cannot write a header of an answer", error))
     };
-    headers.insert("x-amz-executed-version", text(reply.executed_version)?);
+    headers.insert(EXECUTED_VERSION, text(reply.executed_version)?);
     if let Some(tail) = reply.log_tail {
-        headers.insert("x-amz-log-result", text(BASE64_STANDARD.encode(tail))?);
+        headers.insert(LOG_RESULT, text(BASE64_STANDARD.encode(tail))?);
     }
     Ok(response)
 }
@@ -114,13 +122,12 @@ pub(super) fn answer(status: StatusCode, body: Body, trace: &str) -> Response<Bo
     response
 }
 
-pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
 }
 
 fn refuse_unsupported(headers: &HeaderMap) -> Result<()> {
-    let unsupported = ["x-amz-tenant-id", "x-amz-durable-execution-name"];
-    match unsupported.into_iter().find(|name| headers.contains_key(*name)) {
+    match [TENANT, DURABLE_EXECUTION].iter().find(|name| headers.contains_key(*name)) {
         None => Ok(()),
         Some(name) => {
             let message = format!("The header {name} is not supported by Lacewing.");
@@ -130,7 +137,7 @@ fn refuse_unsupported(headers: &HeaderMap) -> Result<()> {
 }
 
 fn mode(headers: &HeaderMap) -> Result<Mode> {
-    match header(headers, "x-amz-invocation-type") {
+    match header(headers, &INVOCATION_TYPE) {
         None | Some("RequestResponse") => Ok(Mode::RequestResponse),
         Some("Event") => Ok(Mode::Event),
         Some("DryRun") => Ok(Mode::DryRun),
@@ -139,7 +146,7 @@ fn mode(headers: &HeaderMap) -> Result<Mode> {
 }
 
 fn wants_log_tail(headers: &HeaderMap) -> Result<bool> {
-    match header(headers, "x-amz-log-type") {
+    match header(headers, &LOG_TYPE) {
         None | Some("None") => Ok(false),
         Some("Tail") => Ok(true),
         Some(other) => Err(not_among(other, "logType", "None, Tail")),
@@ -148,7 +155,7 @@ fn wants_log_tail(headers: &HeaderMap) -> Result<bool> {
 
 /// The client context as JSON text.
 pub(crate) fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
-    let Some(encoded) = headers.get("x-amz-client-context") else { return Ok(None) };
+    let Some(encoded) = headers.get(CLIENT_CONTEXT) else { return Ok(None) };
     if encoded.len() > limits::CLIENT_CONTEXT {
         let message = format!(
             "Client context must be no more than {} bytes when base64-encoded.",

@@ -24,7 +24,7 @@ use crate::eventstream::encode;
 use crate::gateway::{Answer, Call, Inner};
 use crate::lambda::Route;
 use crate::lambda::functions::not_among;
-use crate::lambda::invoke::{answer, begin, header};
+use crate::lambda::invoke::{INVOCATION_TYPE, answer, begin, header};
 
 /// The type of what the function streams; the answer's own is that of the frames.
 const REMAPPED: HeaderName = HeaderName::from_static("x-amzn-remapped-content-type");
@@ -72,7 +72,7 @@ pub(crate) async fn invoke(inner: &Inner, call: Call, route: &Route) -> Answer {
 }
 
 fn is_dry_run(headers: &HeaderMap) -> Result<bool> {
-    match header(headers, "x-amz-invocation-type") {
+    match header(headers, &INVOCATION_TYPE) {
         None | Some("RequestResponse") => Ok(false),
         Some("DryRun") => Ok(true),
         Some(other) => Err(not_among(other, "invocationType", "RequestResponse, DryRun")),

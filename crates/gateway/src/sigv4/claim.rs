@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{constant_time, hmac};
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, DATE};
+use http::header::{AUTHORIZATION, DATE, HeaderName};
 use http::request::Parts;
 use lacewing_model::{Digest, Region, Timestamp, hex};
 use percent_encoding::percent_decode_str;
@@ -18,6 +18,9 @@ use crate::sigv4::{ALGORITHM, KeyCache, Refusal, TERMINATOR, UNSIGNED_PAYLOAD, c
 
 /// Longest validity of a presigned request: seven days.
 const MAX_EXPIRES: u64 = 604_800;
+const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const CONTENT: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// What the request says about its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +37,10 @@ pub enum Declared {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Claim {
     access_key_id: String,
-    date: String,
-    region: String,
-    service: String,
-    signed_headers: Vec<String>,
+    /// `DATE/REGION/SERVICE/aws4_request`, four parts as was checked.
+    scope: String,
+    /// Names with `;` between them.
+    signed_headers: String,
     signature: String,
     token: Option<String>,
     amz_date: String,
@@ -50,7 +53,7 @@ impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Claim")
             .field("access_key_id", &self.access_key_id)
-            .field("service", &self.service)
+            .field("scope", &self.scope)
             .field("amz_date", &self.amz_date)
             .finish_non_exhaustive()
     }
@@ -92,7 +95,7 @@ impl Claim {
 
     /// The service of the credential scope.
     pub fn service(&self) -> &str {
-        &self.service
+        self.scope.split('/').nth(2).unwrap_or_default()
     }
 
     /// What the request says about its body.
@@ -106,13 +109,13 @@ impl Claim {
     /// `Invalid` for another region.
     pub fn check_region(&self, region: &Region) -> Result<(), Refusal> {
         // The global endpoint of STS signs for us-east-1 whatever the client's region is.
-        let global = self.service == "sts" && self.region == "us-east-1";
-        if self.region == region.as_str() || global {
+        let named = self.scope.split('/').nth(1).unwrap_or_default();
+        let global = self.service() == "sts" && named == "us-east-1";
+        if named == region.as_str() || global {
             return Ok(());
         }
         let message = format!(
-            "Credential should be scoped to a valid region, not '{}': this is '{region}'.",
-            self.region
+            "Credential should be scoped to a valid region, not '{named}': this is '{region}'."
         );
         Err(Refusal::Invalid(message))
     }
@@ -183,10 +186,9 @@ impl Claim {
             (Declared::Nothing, Some(body)) => body.to_string().into(),
             (Declared::Nothing, None) => return Err(Refusal::Mismatch),
         };
-        let scope = format!("{}/{}/{}/{TERMINATOR}", self.date, self.region, self.service);
         let request = canonical::request_hash(parts, &self.signed_headers, &payload);
-        let text = canonical::string_to_sign(&self.amz_date, &scope, &request);
-        let key = keys.get(secret, &self.date, &self.region, &self.service);
+        let text = canonical::string_to_sign(&self.amz_date, &self.scope, &request);
+        let key = keys.get(secret, &self.scope);
         let expected = hex(hmac::sign(&key, text.as_bytes()).as_ref());
         constant_time::verify_slices_are_equal(expected.as_bytes(), self.signature.as_bytes())
             .map_err(|_| Refusal::Mismatch)
@@ -206,8 +208,7 @@ impl Claim {
                 _ => {}
             }
         }
-        let date = text(headers, "x-amz-date")
-            .or_else(|| headers.get(DATE).and_then(|value| value.to_str().ok()));
+        let date = text(headers, &AMZ_DATE).or_else(|| text(headers, &DATE));
         let (Some(credential), Some(signed_headers), Some(signature), Some(date)) =
             (credential, signed_headers, signature, date)
         else {
@@ -224,8 +225,8 @@ impl Claim {
                 .collect();
             return Err(Refusal::Incomplete(absent.join(" ")));
         };
-        let token = text(headers, "x-amz-security-token").map(str::to_owned);
-        let content = text(headers, "x-amz-content-sha256");
+        let token = text(headers, &TOKEN).map(str::to_owned);
+        let content = text(headers, &CONTENT);
         let proof = Proof { credential, signed_headers, signature, date };
         Self::assemble(&proof, token, None, declared(content)?)
     }
@@ -252,7 +253,7 @@ impl Claim {
             signature: &require(&query.signature, canonical::SIGNATURE_PARAMETER)?,
             date: &require(&query.date, "X-Amz-Date")?,
         };
-        let content = query.content.as_deref().or_else(|| text(headers, "x-amz-content-sha256"));
+        let content = query.content.as_deref().or_else(|| text(headers, &CONTENT));
         let declared = declared(content)?;
         Self::assemble(&proof, query.token, Some(Duration::from_secs(expires)), declared)
     }
@@ -263,9 +264,11 @@ impl Claim {
         valid_for: Option<Duration>,
         declared: Declared,
     ) -> Result<Self, Refusal> {
-        // A key id holds no slash, but the scope is what the last four parts say.
-        let parts: Vec<&str> = proof.credential.split('/').collect();
-        let [access_key_id, date, region, service, terminator] = parts[..] else {
+        let (access_key_id, scope) = proof.credential.split_once('/').unwrap_or_default();
+        let mut parts = scope.split('/');
+        let (Some(date), Some(_region), Some(_service), Some(terminator), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             let message = "Credential must have exactly 5 slash-delimited elements, e.g. \
                            keyid/date/region/service/term.";
             return Err(Refusal::Incomplete(message.to_owned()));
@@ -275,12 +278,11 @@ impl Claim {
                 format!("Credential should be scoped with a valid terminator: '{TERMINATOR}'.");
             return Err(Refusal::Invalid(message));
         }
-        let moment = parse_date(proof.date).ok_or_else(|| {
+        let (moment, amz_date) = signing_date(proof.date).ok_or_else(|| {
             let message = "Date must be in ISO-8601 'basic format', for example \
                            '20150830T123600Z'.";
             Refusal::Incomplete(message.to_owned())
         })?;
-        let amz_date = amz_date(moment);
         if date != &amz_date[..8] {
             let message = format!(
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date \
@@ -291,10 +293,8 @@ impl Claim {
         }
         Ok(Self {
             access_key_id: access_key_id.to_owned(),
-            date: date.to_owned(),
-            region: region.to_owned(),
-            service: service.to_owned(),
-            signed_headers: proof.signed_headers.split(';').map(str::to_owned).collect(),
+            scope: scope.to_owned(),
+            signed_headers: proof.signed_headers.to_owned(),
             signature: proof.signature.to_owned(),
             token,
             amz_date,
@@ -306,7 +306,7 @@ impl Claim {
 
     /// The host and all `x-amz-` headers must be covered, so that none can be added on the way.
     fn check_signed_headers(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let covered = |name: &str| self.signed_headers.iter().any(|signed| signed == name);
+        let covered = |name: &str| self.signed_headers.split(';').any(|signed| signed == name);
         if !covered("host") && !covered(":authority") {
             let message =
                 "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.";
@@ -364,7 +364,7 @@ impl Query {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -379,13 +379,31 @@ fn declared(content: Option<&str>) -> Result<Declared, Refusal> {
     }
 }
 
-/// Reads `20261121T085330Z`, or the HTTP date format that a `Date` header may have.
-fn parse_date(text: &str) -> Option<Timestamp> {
-    let basic = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
-        .ok()
-        .and_then(|moment| moment.to_zoned(jiff::tz::TimeZone::UTC).ok())
-        .map(|moment| moment.timestamp());
-    let moment =
-        basic.or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|moment| moment.timestamp()))?;
-    Some(Timestamp::from_seconds(moment.as_second()))
+/// When it was signed, and that moment as it is signed: `20261121T085330Z`, or for a `Date` header
+/// the HTTP date.
+fn signing_date(text: &str) -> Option<(Timestamp, String)> {
+    let moment = |moment: jiff::Timestamp| Timestamp::from_seconds(moment.as_second());
+    if let Some(basic) = basic_date(text) {
+        return Some((moment(basic), text.to_owned()));
+    }
+    let http_date = moment(jiff::fmt::rfc2822::parse(text).ok()?.timestamp());
+    Some((http_date, amz_date(http_date)))
+}
+
+/// Reads `20261121T085330Z`. By hand: a format string costs more than the signature's hashes.
+fn basic_date(text: &str) -> Option<jiff::Timestamp> {
+    let text: &[u8; 16] = text.as_bytes().try_into().ok()?;
+    let digits = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0_i16, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + i16::from(digit - b'0'))
+        })
+    };
+    let pair = |from| digits(from, from + 2).and_then(|number| i8::try_from(number).ok());
+    if text[8] != b'T' || text[15] != b'Z' {
+        return None;
+    }
+    let (year, month, day) = (digits(0, 4)?, pair(4)?, pair(6)?);
+    let (hour, minute, second) = (pair(9)?, pair(11)?, pair(13)?);
+    let moment = jiff::civil::DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
+    jiff::tz::Offset::UTC.to_timestamp(moment).ok()
 }

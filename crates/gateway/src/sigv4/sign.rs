@@ -70,7 +70,7 @@ impl Signer<'_> {
             "{ALGORITHM} Credential={}/{}, SignedHeaders={}, Signature={signature}",
             self.credentials.access_key_id,
             self.scope(&amz_date),
-            signed.join(";"),
+            signed,
         );
         insert(parts, AUTHORIZATION, &authorization)
     }
@@ -102,8 +102,7 @@ impl Signer<'_> {
         }
         query.push_str("&X-Amz-SignedHeaders=host");
         set_query(&mut parts.uri, &query)?;
-        let signed = ["host".to_owned()];
-        let signature = self.signature(parts, &signed, UNSIGNED_PAYLOAD, &amz_date);
+        let signature = self.signature(parts, "host", UNSIGNED_PAYLOAD, &amz_date);
         set_query(&mut parts.uri, &format!("{query}&X-Amz-Signature={signature}"))
     }
 
@@ -114,14 +113,14 @@ impl Signer<'_> {
     fn signature(
         &self,
         parts: &Parts,
-        signed_headers: &[String],
+        signed_headers: &str,
         payload: &str,
         amz_date: &str,
     ) -> String {
+        let scope = self.scope(amz_date);
         let request = canonical::request_hash(parts, signed_headers, payload);
-        let text = canonical::string_to_sign(amz_date, &self.scope(amz_date), &request);
-        let secret = self.credentials.secret_access_key.expose();
-        let key = key::derive(secret, &amz_date[..8], self.region.as_str(), self.service);
+        let text = canonical::string_to_sign(amz_date, &scope, &request);
+        let key = key::derive(self.credentials.secret_access_key.expose(), &scope);
         hex(hmac::sign(&key, text.as_bytes()).as_ref())
     }
 }
@@ -131,15 +130,16 @@ pub(super) fn amz_date(moment: Timestamp) -> String {
     moment.to_jiff().strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
-/// Names of the headers that are signed, sorted: all that a proxy on the way does not change.
-fn signed_headers(parts: &Parts) -> Vec<String> {
+/// Names of the headers that are signed, sorted, with `;` between them: all that a proxy on the way
+/// does not change.
+fn signed_headers(parts: &Parts) -> String {
     let signs = |name: &HeaderName| {
         name == HOST || name == CONTENT_TYPE || name.as_str().starts_with("x-amz-")
     };
-    let mut names: Vec<String> =
-        parts.headers.keys().filter(|name| signs(name)).map(ToString::to_string).collect();
+    let mut names: Vec<&str> =
+        parts.headers.keys().filter(|name| signs(name)).map(HeaderName::as_str).collect();
     names.sort_unstable();
-    names
+    names.join(";")
 }
 
 fn insert_host(parts: &mut Parts) -> Result<(), SignError> {
