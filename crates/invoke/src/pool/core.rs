@@ -25,6 +25,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
 use slab::Slab;
 
 use lacewing_model::{AccountId, ByteSize, Function, FunctionKey, Timestamp, VersionKey};
@@ -53,6 +54,9 @@ use place::Starts;
 use share::Held;
 use timers::Timers;
 
+/// By numbers that are made here: nobody from outside can choose them to collide.
+type ByNumber<N, V> = HashMap<N, V, FixedState>;
+
 /// The state of the pool.
 #[derive(Debug)]
 pub struct Core<K: Keep = Adaptive> {
@@ -60,15 +64,18 @@ pub struct Core<K: Keep = Adaptive> {
     keep: K,
     next_instance: u64,
     names: HashMap<VersionKey, FunctionId>,
+    /// The same by the place in memory of the value that the entry holds: who comes with that very
+    /// value, as almost all do, is known without his name being read.
+    places: ByNumber<usize, FunctionId>,
     functions: Slab<Entry<K::History>>,
     tenants: HashMap<AccountId, TenantId>,
     accounts: Slab<Account>,
     /// What the versions of a function share, of those that nobody calls too.
     families: HashMap<FunctionKey, FamilyId>,
     shares: Slab<Kin>,
-    instances: HashMap<InstanceId, Slot>,
+    instances: ByNumber<InstanceId, Slot>,
     /// The function of every caller that waits.
-    waiters: HashMap<WaiterId, FunctionId>,
+    waiters: ByNumber<WaiterId, FunctionId>,
     /// When those who wait have waited too long; longest waiting first.
     patience: VecDeque<(Timestamp, WaiterId)>,
     /// Functions with callers for whom no Instance is being started, in turn.
@@ -229,13 +236,14 @@ impl<K: Keep> Core<K> {
             keep,
             next_instance: 0,
             names: HashMap::new(),
+            places: ByNumber::default(),
             functions: Slab::new(),
             tenants: HashMap::new(),
             accounts: Slab::new(),
             families: HashMap::new(),
             shares: Slab::new(),
-            instances: HashMap::new(),
-            waiters: HashMap::new(),
+            instances: ByNumber::default(),
+            waiters: ByNumber::default(),
             patience: VecDeque::new(),
             line: Line::default(),
             timers: Timers::default(),
@@ -345,6 +353,11 @@ impl<H> Entry<H> {
     fn has_spare(&self) -> bool {
         self.live() > self.provisioned()
     }
+}
+
+/// Where a value lies, which is nobody else's place as long as it is held.
+fn place_of(function: &Arc<Function>) -> usize {
+    Arc::as_ptr(function).addr()
 }
 
 impl CodeState {

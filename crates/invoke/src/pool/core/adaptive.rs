@@ -199,7 +199,7 @@ impl Keep for Adaptive {
         let kept = balance.keep(|step| history.count(step) + prior * usual.steps[step], all);
         let is_sure = prior > 0.0 || history.total >= SURE;
         let least = if is_sure { self.keep_alive / STRETCH.1 } else { self.keep_alive };
-        let keep = Duration::from_secs_f64(begin_of(kept));
+        let keep = Duration::from_secs_f64(BEGINS[kept]);
         let keep = keep.clamp(least, self.keep_alive * STRETCH.0);
         let again = (history.total >= PATTERN).then(|| balance.again(history, kept)).flatten();
         Plan { keep, again }
@@ -283,12 +283,12 @@ impl Balance {
             }
         }
         let (from, to) = stretch?;
-        Some((Duration::from_secs_f64(begin_of(from)), Duration::from_secs_f64(begin_of(to))))
+        Some((Duration::from_secs_f64(BEGINS[from]), Duration::from_secs_f64(BEGINS[to])))
     }
 
     /// What it gains to have an Instance during a step in which `wanted` samples fall, `left` after.
     fn gain(&self, step: usize, wanted: f64, left: f64) -> f64 {
-        let seconds = begin_of(step + 1) - begin_of(step);
+        let seconds = BEGINS[step + 1] - BEGINS[step];
         self.value * wanted - self.rent * seconds * (left + wanted / 2.0)
     }
 }
@@ -310,11 +310,15 @@ fn step_of(idle: Duration) -> Option<usize> {
     (step < STEPS).then_some(step)
 }
 
-/// Seconds at which a step begins.
-fn begin_of(step: usize) -> f64 {
-    let Some(fine) = step.checked_sub(1) else { return 0.0 };
-    let octave = u32::try_from(fine / 8).unwrap_or(u32::MAX).min(40);
-    let eighths = u32::try_from(fine % 8).unwrap_or(0) + 8;
-    let micros = (u64::from(eighths) << octave) << UNIT;
-    Duration::from_micros(micros).as_secs_f64()
-}
+/// Seconds at which each step begins, and the last one ends: each plan looks at all of them.
+static BEGINS: [f64; STEPS + 1] = {
+    let mut begins = [0.0; STEPS + 1];
+    let mut fine = 0;
+    while fine < STEPS {
+        let eighths = (fine % 8 + 8) as u64;
+        let micros = (eighths << (fine / 8)) << UNIT;
+        begins[fine + 1] = Duration::from_micros(micros).as_secs_f64();
+        fine += 1;
+    }
+    begins
+};

@@ -10,7 +10,7 @@ use super::mean::Mean;
 use super::permits::Quota;
 use super::{
     CodeState, Command, Core, Entry, Facts, FunctionId, Held, InstanceId, Keep, Phase, Refusal,
-    Waiter, WaiterId,
+    Waiter, WaiterId, place_of,
 };
 
 /// When to try again, if nothing better is known, and at the latest.
@@ -122,13 +122,14 @@ impl<K: Keep> Core<K> {
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) -> FunctionId {
-        let key = function.version_key();
-        if let Some(&id) = self.names.get(&key) {
+        let by_place = self.places.get(&place_of(&function)).copied();
+        if let Some(id) = by_place.or_else(|| self.names.get(&function.version_key()).copied()) {
             if self.known(id).is_some_and(|entry| entry.is_older_than(&function)) {
                 self.renew(id, function, now, todo);
             }
             return id;
         }
+        let (key, place) = (function.version_key(), place_of(&function));
         let tenant = self.tenant_of(&key.function.account);
         let family = self.family_of(&key.function);
         if let Some(share) = self.shares.get_mut(family.0) {
@@ -165,6 +166,7 @@ impl<K: Keep> Core<K> {
             floor: 0.0,
         }));
         self.names.insert(key, id);
+        self.places.insert(place, id);
         id
     }
 

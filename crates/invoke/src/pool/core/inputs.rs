@@ -9,6 +9,7 @@ use super::mean::Mean;
 use super::permits::{Family, Permits};
 use super::{
     Account, CodeState, Command, Core, FamilyId, FunctionId, Held, Keep, Kin, Refusal, TenantId,
+    place_of,
 };
 
 impl<K: Keep> Core<K> {
@@ -34,8 +35,12 @@ impl<K: Keep> Core<K> {
     ) {
         let Some(entry) = self.entry(id) else { return };
         let is_stale = entry.deleted || CodeState::of(&entry.function) != CodeState::of(&function);
-        entry.function = function;
+        let place = place_of(&function);
+        let before = std::mem::replace(&mut entry.function, function);
         entry.deleted = false;
+        self.places.remove(&place_of(&before));
+        self.places.insert(place, id);
+        let Some(entry) = self.entry(id) else { return };
         if is_stale {
             for instance in std::mem::take(&mut entry.idle) {
                 self.end_idle(instance, now, todo);
@@ -165,6 +170,7 @@ impl<K: Keep> Core<K> {
         }
         let entry = self.functions.remove(id.0);
         self.names.remove(&entry.function.version_key());
+        self.places.remove(&place_of(&entry.function));
         if let Some(share) = self.shares.get_mut(entry.family.0) {
             share.versions -= 1;
         }
