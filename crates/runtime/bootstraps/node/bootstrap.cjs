@@ -86,13 +86,38 @@ function send(kind, text, errorType) {
 
 // --- Waiting for a function -----------------------------------------------------------------------
 // Started with the argument `blank` there is no function yet. All that is needed without one is
-// loaded; the environment comes later, before anything below looks at it.
+// loaded and, where Node.js does something for the first time, done once; the environment comes later,
+// before anything below looks at it.
 
 const WARM = ['async_hooks', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https',
   'net', 'os', 'stream', 'timers', 'tls', 'url', 'zlib'];
 
+/** A module as a function's is, looked for, compiled and run. */
+function loadFirst() {
+  const Module = require('module');
+  const missing = path.resolve(__dirname, './first');
+  if (fs.existsSync(missing)) return;
+  try {
+    require(missing);
+  } catch {} // it is not there
+  const first = new Module(missing);
+  first._compile('exports.handler = async (event) => ({ ...event, text: `${event.n}` });', missing);
+  first.exports.handler(JSON.parse('{"n": [1, "two", null]}')).then((value) => JSON.stringify(value));
+}
+
+/** What was needed once goes now, and not, as rubbish, in the midst of the first invocation. */
+function collect() {
+  const v8 = require('v8');
+  v8.setFlagsFromString('--expose-gc');
+  const gc = require('vm').runInNewContext('gc');
+  v8.setFlagsFromString('--no-expose-gc');
+  gc({ type: 'minor' });
+}
+
 function become() {
   for (const name of WARM) require(name);
+  loadFirst();
+  collect();
   send(READY, '');
   const end = receive();
   if (end === 0) process.exit(0);

@@ -35,39 +35,6 @@ class Fault(Exception):
         self.trace = list(trace)
 
 
-# --- Waiting for a function ----------------------------------------------------------------------
-# Started with the argument `blank` there is no function yet. All that is needed without one is
-# loaded; the environment comes later, before anything below looks at it.
-
-WARM = "json logging traceback datetime decimal base64 urllib.parse http.client ssl"
-
-
-def become():
-    for name in WARM.split():
-        try:
-            __import__(name)
-        except ImportError:
-            pass  # this interpreter was built without it
-    os.write(SOCKET, b"\1\0\0\0" + bytes((READY,)))
-    data = b""
-    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
-        data += os.read(SOCKET, 65536) or os._exit(0)
-    if data[4] != BECOME:
-        os._exit(1)
-    coerced = os.environ.get("LC_CTYPE")  # set by the interpreter itself, see PEP 538
-    os.environ.clear()
-    if coerced:
-        os.environ["LC_CTYPE"] = coerced
-    os.environ.update(pair.split("=", 1) for pair in str(data[5:], "utf-8").split("\0"))
-    time.tzset()
-    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
-
-
-if sys.argv[1:] == ["blank"]:
-    del sys.argv[1:]
-    become()
-
-
 # --- The search path -----------------------------------------------------------------------------
 
 STANDARD_LIBRARY = list(sys.path)
@@ -156,7 +123,6 @@ class Scanner:
 
 
 decode_at = _json.make_scanner(Scanner)
-quoted = _json.encode_basestring_ascii if wants_ascii() else _json.encode_basestring
 
 
 def json_decoded(payload):
@@ -179,9 +145,6 @@ def json_default(value):
 
 
 containers_above = {}
-encode_exact = _json.make_encoder(
-    containers_above, json_default, quoted, None, ": ", ", ", False, False, True
-)
 
 
 def json_encoded(value):
@@ -266,8 +229,6 @@ def json_float(value):
 # Types of framed records by Python's level; JSON records have one less.
 TEXT_RECORD = 0xA55A0003
 LEVEL_RECORD = {0: 0, 10: 8, 20: 12, 30: 16, 40: 20, 50: 24}
-LOG_IS_JSON = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-LOG_LEVEL = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper().replace("TRACE", "DEBUG")
 NO_BREAK_SPACE = "\u00a0"
 
 current_request_id = None
@@ -483,15 +444,6 @@ def load_handler(name):
 
 # --- The context object --------------------------------------------------------------------------
 
-OF_FUNCTION = {
-    "log_group_name": os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
-    "log_stream_name": os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
-    "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
-    "memory_limit_in_mb": os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-    "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
-}
-
-
 class Fields:
     """A named set of attributes, all of them optional."""
 
@@ -652,7 +604,7 @@ def flush():
             pass  # the handler has closed or replaced it
 
 
-TRACE_ID = os.environ.encodekey("_X_AMZN_TRACE_ID")
+TRACE_ID = b"_X_AMZN_TRACE_ID"
 
 
 def set_trace_id(trace_id):
@@ -688,12 +640,7 @@ def answer(handler, frame):
 
 
 def main():
-    os.set_inheritable(SOCKET, False)
-    sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
-    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     set_up_search_path()
-    add_site_builtins()
-    offer_client_module()
     try:
         handler = load_handler(os.environ.get("_HANDLER", ""))
     except Exception as error:
@@ -710,6 +657,87 @@ def main():
         if frame[4] != INVOKE:
             sys.exit(1)
         answer(handler, frame)
+
+
+# --- Waiting for a function ----------------------------------------------------------------------
+# Started with the argument `blank` there is no function yet. All that is needed without one is
+# loaded and, where the interpreter does something for the first time, done once; the environment
+# comes later, before anything looks at it.
+
+WARM = "importlib json logging traceback datetime decimal base64 urllib.parse http.client ssl"
+# The parser alone takes a millisecond to read a first line.
+FIRST_LINES = """
+import sys, os as system
+from os import path
+NAMES = {"a": [1, 2.5, None], **{}}
+class Thing(Exception):
+    kind: str = "thing"
+    def __init__(self, *values, **named):
+        super().__init__(f"{len(values)!r} of {named}")
+def handler(event, context=None):
+    try:
+        with_names = [name for name in NAMES if name.startswith("a") and not event]
+        while with_names:
+            with_names.pop()
+        return {"body": "%s" % event, "count": len(NAMES) + 1}
+    except (KeyError, Thing) as error:
+        raise ValueError(lambda: error) from error
+handler({})
+"""
+
+
+def become():
+    for name in WARM.split():
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # this interpreter was built without it
+    exec(compile(FIRST_LINES, "<first lines>", "exec"), {"__name__": "first"})
+    os.write(SOCKET, b"\1\0\0\0" + bytes((READY,)))
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
+        data += os.read(SOCKET, 65536) or os._exit(0)
+    if data[4] != BECOME:
+        os._exit(1)
+    coerced = os.environ.get("LC_CTYPE")  # set by the interpreter itself, see PEP 538
+    os.environ.clear()
+    if coerced:
+        os.environ["LC_CTYPE"] = coerced
+    os.environ.update(pair.split("=", 1) for pair in str(data[5:], "utf-8").split("\0"))
+    time.tzset()
+    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+
+
+def prepare():
+    os.set_inheritable(SOCKET, False)
+    sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    add_site_builtins()
+    offer_client_module()
+
+
+if __name__ == "__main__":
+    prepare()
+    if sys.argv[1:] == ["blank"]:
+        del sys.argv[1:]
+        become()
+
+
+# --- What the environment says -------------------------------------------------------------------
+
+quoted = _json.encode_basestring_ascii if wants_ascii() else _json.encode_basestring
+encode_exact = _json.make_encoder(
+    containers_above, json_default, quoted, None, ": ", ", ", False, False, True
+)
+LOG_IS_JSON = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+LOG_LEVEL = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper().replace("TRACE", "DEBUG")
+OF_FUNCTION = {
+    "log_group_name": os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
+    "log_stream_name": os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+    "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
+    "memory_limit_in_mb": os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+    "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
+}
 
 
 if __name__ == "__main__":
