@@ -170,7 +170,7 @@ impl<K: Keep> World<'_, K> {
     fn obey(&mut self, command: &Command, now: Timestamp) {
         match command {
             Command::Serve { waiter, instance } => self.serve(*waiter, number(*instance), now),
-            Command::Start { instance, function } => {
+            Command::Start { instance, function, .. } => {
                 let name = function.key.name.as_str();
                 let caller = name[1..].parse().expect("as the workload names them");
                 let seen = Seen { caller, idle_since: now, has_served: false };

@@ -3,8 +3,9 @@
 import collections
 import json
 import subprocess
+import threading
 
-from harness import Functions, binary
+from harness import Functions, binary, info
 from test_serve import wait_until
 
 SOURCE = """
@@ -108,3 +109,92 @@ def test_pages_and_text_show_the_same(own_server):
     assert head.startswith("FUNCTION") and row.split()[:3] == [name, "5", "0"]
     functions.client.delete_function(FunctionName=name)
     assert len(records(server, "--function", name)) == 5
+
+
+PARTS = ("queued_us", "placed_us", "sandbox_us", "init_us", "handler_us", "response_us")
+
+
+def invoke(server, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(binary()), "invoke", *arguments],
+        env=server.environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_timeline_says_where_the_time_went(own_server):
+    server = own_server()
+    name = Functions(server).python("import time\ntime.sleep(0.2)\ndef handler(event, context): return time.sleep(0.1)")
+    # The first may meet an Instance that was made ahead of it.
+    answer = json.loads(invoke(server, name, "--timeline", "--output", "json").stdout)
+    (record,) = records(server)
+    assert record["timeline"] == answer["timeline"] and set(record["timeline"]) == {*PARTS, "cold_start"}
+    cold = record["timeline"]
+    assert cold["cold_start"] == "first" and cold["init_us"] >= 200_000
+    assert cold["placed_us"] > 0 and cold["sandbox_us"] > 0 and cold["queued_us"] < cold["init_us"]
+    assert cold["handler_us"] == record["duration_us"] >= 100_000
+
+    warm = invoke(server, name, "--timeline")
+    assert warm.returncode == 0 and warm.stdout == "null\n"
+    assert warm.stderr.startswith("warm: queued 0.000 ms, placed "), warm.stderr
+    again = records(server)[1]["timeline"]
+    assert (again["cold_start"], again["sandbox_us"], again["init_us"]) == (None, 0, 0)
+    assert again["handler_us"] >= 100_000
+    streamed = invoke(server, name, "--timeline", "--stream", "--output", "json")
+    last = json.loads(streamed.stdout.splitlines()[-1])
+    assert last["timeline"] == records(server)[2]["timeline"] and last["timeline"]["cold_start"] is None
+    assert "timeline" not in invoke(server, name).stderr
+    assert "warm after" not in usage(server, "--records") and "cold (first)" in usage(server, "--records")
+    # To leave an event and to want its timeline is a contradiction.
+    assert invoke(server, name, "--timeline", "--async").returncode == 2
+
+
+def test_a_timeline_is_for_who_asks(own_server):
+    server = own_server()
+    functions = Functions(server)
+    name = functions.python("def handler(event, context): return 1")
+    client = server.client()
+
+    def headers(value: str | None) -> dict:
+        def add(params, **_):
+            if value is not None:
+                params["headers"]["X-Lacewing-Timeline"] = value
+
+        client.meta.events.register("before-call.lambda.Invoke", add)
+        try:
+            return client.invoke(FunctionName=name)["ResponseMetadata"]["HTTPHeaders"]
+        finally:
+            client.meta.events.unregister("before-call.lambda.Invoke", add)
+
+    assert "x-lacewing-timeline" not in headers(None)
+    assert set(json.loads(headers("Whole")["x-lacewing-timeline"])) == {*PARTS, "cold_start"}
+    try:
+        headers("all")
+    except client.exceptions.ClientError as error:
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 400 and "None, Whole" in str(error)
+    else:
+        raise AssertionError("an unknown value was taken")
+
+
+def test_cold_starts_have_their_reason(own_server):
+    server = own_server()
+    functions = Functions(server)
+    name = functions.python(SOURCE, Timeout=12)
+
+    def reasons() -> dict[str, str | None]:
+        return {record["request_id"]: record["timeline"]["cold_start"] for record in records(server)}
+
+    first, warm = functions.invoke(name, {}).request_id, functions.invoke(name, {}).request_id
+    assert reasons() == {first: "first", warm: None}
+    functions.client.update_function_configuration(FunctionName=name, Timeout=11)
+    functions.client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+    changed = functions.invoke(name, {}).request_id
+    assert reasons()[changed] == "changed"
+    functions.invoke(name, {"do": "exit"})
+    spent = functions.invoke(name, {}).request_id
+    assert reasons()[spent] == "spent"
+    sleeper = threading.Thread(target=functions.invoke, args=(name, {"do": "sleep"}))
+    sleeper.start()
+    assert wait_until(lambda: info(server)["instances"]["busy"] == 1, within=30)
+    beside = functions.invoke(name, {}).request_id
+    sleeper.join()
+    assert reasons()[beside] == "all_busy"

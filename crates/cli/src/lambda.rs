@@ -39,6 +39,8 @@ pub(crate) struct Invoked {
     pub(crate) request_id: Option<String>,
     /// The end of the log, when it was asked for.
     pub(crate) log: Option<String>,
+    /// Where the time went, when it was asked for.
+    pub(crate) timeline: Option<Value>,
 }
 
 /// How to invoke.
@@ -48,6 +50,7 @@ pub(crate) struct InvokeOptions<'a> {
     /// Leave the event and do not wait for the answer.
     pub(crate) is_async: bool,
     pub(crate) wants_log: bool,
+    pub(crate) wants_timeline: bool,
 }
 
 impl Client {
@@ -194,6 +197,9 @@ fn invocation<'a>(target: &'a str, payload: Bytes, options: InvokeOptions<'_>) -
     if options.wants_log {
         call.headers.push((header("x-amz-log-type"), "Tail".to_owned()));
     }
+    if options.wants_timeline {
+        call.headers.push((header("x-lacewing-timeline"), "Whole".to_owned()));
+    }
     call
 }
 
@@ -202,6 +208,12 @@ pub(crate) fn log_text(encoded: &str) -> Result<String> {
     let log = STANDARD.decode(encoded);
     let log = log.map_err(|error| Error::server("the log is no base64").caused_by(&error))?;
     Ok(String::from_utf8_lossy(&log).into_owned())
+}
+
+/// A timeline out of its JSON.
+pub(crate) fn timeline(text: &str) -> Result<Value> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::server("the timeline is no JSON").caused_by(&error))
 }
 
 fn invoked(answer: &Answer) -> Result<Invoked> {
@@ -213,6 +225,7 @@ fn invoked(answer: &Answer) -> Result<Invoked> {
         executed_version: text("x-amz-executed-version"),
         request_id: text("x-amzn-requestid"),
         log: answer.header("x-amz-log-result").map(log_text).transpose()?,
+        timeline: answer.header("x-lacewing-timeline").map(timeline).transpose()?,
     })
 }
 

@@ -12,12 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use lacewing_model::usage::{Ending, UsageRecord};
+use lacewing_model::usage::{Ending, Timeline, UsageRecord};
 use lacewing_model::{
     ByteSize, Clock, Error, Function, Invocation, Kind, Outcome, Reply, RequestId, Result,
 };
 use lacewing_runtime::stream::{self, Outlet, Pieces};
-use lacewing_runtime::{BlankCounts, Completion, Freezer, Instance, StartRequest, Starter};
+use lacewing_runtime::{
+    BlankCounts, Completion, Freezer, Instance, StartRequest, StartTimes, Starter,
+};
 use lacewing_services::{Identity, Services};
 use lacewing_store::Store;
 use parking_lot::Mutex;
@@ -176,13 +178,14 @@ impl<S: Source> Door<S> {
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
         async move {
             let completion = lease.invoke(&call, outlet.as_ref()).await;
-            let record = usage_record(&function, &call, &completion, &*clock);
+            let timeline = lease.wait().end(completion.duration);
+            let record = usage_record(&function, &call, &completion, timeline, &*clock);
             let usage = journal.append(&record);
             if let Err(error) = &usage {
                 tracing::error!(error = %error, request_id = %call.request_id, "Usage record lost.");
             }
             drop(lease);
-            finished(completion, &function, usage.ok())
+            finished(completion, &function, timeline, usage.ok())
         }
     }
 }
@@ -219,9 +222,15 @@ impl Streamed {
     }
 }
 
-fn finished(completion: Completion, function: &Function, usage: Option<Position>) -> Finished {
+fn finished(
+    completion: Completion,
+    function: &Function,
+    timeline: Timeline,
+    usage: Option<Position>,
+) -> Finished {
     let Completion { outcome, ending, log_tail, .. } = completion;
-    let reply = Reply { outcome, executed_version: function.version.to_string(), log_tail };
+    let executed_version = function.version.to_string();
+    let reply = Reply { outcome, executed_version, log_tail, timeline };
     Finished { reply, ending, usage }
 }
 
@@ -229,6 +238,7 @@ fn usage_record(
     function: &Function,
     call: &Invocation,
     completion: &Completion,
+    timeline: Timeline,
     clock: &dyn Clock,
 ) -> UsageRecord {
     let answer = match &completion.outcome {
@@ -255,6 +265,7 @@ fn usage_record(
         bytes_out: completion.streamed + u64::try_from(answer).unwrap_or(u64::MAX),
         network_in: completion.traffic.received,
         network_out: completion.traffic.sent,
+        timeline: Some(timeline),
     }
 }
 
@@ -308,6 +319,10 @@ impl Source for Live {
 impl Serve for Instance {
     async fn invoke(&mut self, call: &Invocation, outlet: Option<&Outlet>) -> Completion {
         self.invoke_to(call, outlet).await
+    }
+
+    fn start_times(&self) -> StartTimes {
+        Self::start_times(self)
     }
 
     fn is_reusable(&self) -> bool {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::usage::Trigger;
+use crate::usage::{Timeline, Trigger};
 use crate::{FunctionKey, Qualifier, RequestId};
 
 /// One call of a function with a payload.
@@ -73,4 +73,6 @@ pub struct Reply {
     pub executed_version: String,
     /// The last bytes of the invocation's log, when they were asked for.
     pub log_tail: Option<Bytes>,
+    /// Where its time went.
+    pub timeline: Timeline,
 }

@@ -50,6 +50,81 @@ impl fmt::Display for Ending {
     }
 }
 
+/// Why an Instance was started, as its first invocation tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColdStart {
+    /// The first of its version since the server started, or since the pool forgot the version.
+    First,
+    /// All others of its version were busy, or being started.
+    AllBusy,
+    /// The last one had been idle for long enough.
+    WasIdle,
+    /// The last one had to go because others needed its room.
+    MadeRoom,
+    /// The last one ran code or configuration that has changed since.
+    Changed,
+    /// The last one was spent: a timeout, a crash, the end of its memory.
+    Spent,
+    /// The last one had reached the age up to which Instances are used.
+    Aged,
+    /// It was started ahead of a call that was expected.
+    Expected,
+    /// It is one of those that are kept ready.
+    Provisioned,
+}
+
+impl ColdStart {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::First,
+        Self::AllBusy,
+        Self::WasIdle,
+        Self::MadeRoom,
+        Self::Changed,
+        Self::Spent,
+        Self::Aged,
+        Self::Expected,
+        Self::Provisioned,
+    ];
+}
+
+impl fmt::Display for ColdStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::AllBusy => "all_busy",
+            Self::WasIdle => "was_idle",
+            Self::MadeRoom => "made_room",
+            Self::Changed => "changed",
+            Self::Spent => "spent",
+            Self::Aged => "aged",
+            Self::Expected => "expected",
+            Self::Provisioned => "provisioned",
+        })
+    }
+}
+
+/// Where the time of one invocation went, in microseconds, from its arrival in the pool to its
+/// answer. The parts come one after the other; what went on before it arrived is in none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Waiting for a busy Instance, or for the turn of a start.
+    pub queued_us: u64,
+    /// Being given an Instance; of a cold start also fetching code and credentials.
+    pub placed_us: u64,
+    /// Building the sandbox, until its program starts.
+    pub sandbox_us: u64,
+    /// The init phase.
+    pub init_us: u64,
+    /// Handing over the event, the handler, and taking its answer.
+    pub handler_us: u64,
+    /// Reading counters and closing the log, and after a timeout ending the processes.
+    pub response_us: u64,
+    /// Why its Instance was started, if it is the first that this Instance serves.
+    pub cold_start: Option<ColdStart>,
+}
+
 /// What one invocation used. One record is written for each, before its answer leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRecord {
@@ -89,4 +164,30 @@ pub struct UsageRecord {
     /// Bytes that it sent.
     #[serde(default)]
     pub network_out: u64,
+    /// Where its time went; absent in records from before this was noted.
+    #[serde(default)]
+    pub timeline: Option<Timeline>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_from_before_timelines_is_read() {
+        let old = r#"{"at":1,"account":"000000000000","region":"us-east-1","function":"f",
+            "version":"$LATEST","request_id":"00000000-0000-4000-8000-000000000000",
+            "trigger":"sync","ending":"returned","duration_us":1,"billed_ms":1,"init_us":null,
+            "memory_mb":128,"max_memory_mb":20,"bytes_in":2,"bytes_out":5}"#;
+        let record: UsageRecord = serde_json::from_str(old).expect("read");
+        assert_eq!((record.timeline, record.network_in), (None, 0));
+    }
+
+    #[test]
+    fn a_cold_start_is_called_the_same_everywhere() {
+        for reason in ColdStart::ALL {
+            let json = serde_json::to_string(&reason).expect("text");
+            assert_eq!(json, format!("\"{reason}\""));
+        }
+    }
 }

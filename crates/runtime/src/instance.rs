@@ -34,6 +34,8 @@ pub struct Instance {
     body: Body,
     /// Time of the init phase, until an invocation has told it.
     init: Option<Duration>,
+    /// What its start took.
+    start: StartTimes,
     /// What it used when it was last measured.
     memory: ByteSize,
     /// Bytes of its present process that a record has told, or is about to.
@@ -51,6 +53,15 @@ enum Body {
     Cold,
     /// Nothing any more.
     Spent,
+}
+
+/// What the start of an Instance took, also if its init phase failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartTimes {
+    /// Building the sandbox, until its program starts.
+    pub sandbox: Duration,
+    /// The init phase.
+    pub init: Duration,
 }
 
 /// How one invocation went.
@@ -96,21 +107,24 @@ impl Instance {
             log,
             body: Body::Cold,
             init: None,
+            start: StartTimes::default(),
             memory: ByteSize::ZERO,
             told,
             untold,
         };
         instance.log.platform(&Event::InitStart(instance.blueprint.init_start()));
-        let (began, result) = instance.initialise(Instant::now() + limits::INIT_TIMEOUT).await;
+        let asked = Instant::now();
+        let (began, result) = instance.initialise(asked + limits::INIT_TIMEOUT).await;
+        let took = began.elapsed();
+        instance.start = StartTimes { sandbox: began - asked, init: took };
         match result {
             Ok(process) => {
-                let took = began.elapsed();
                 instance.init = Some(took);
                 instance.log_init(took, Phase::Init, Status::Success);
                 instance.body = Body::Ready(process);
             }
             Err(Failure::Platform(error)) => return Err(error),
-            Err(failure) => instance.log_init(began.elapsed(), Phase::Init, failure.status()),
+            Err(failure) => instance.log_init(took, Phase::Init, failure.status()),
         }
         instance.log.flush();
         Ok(instance)
@@ -138,6 +152,11 @@ impl Instance {
         };
         let streamed = outlet.map_or(0, Outlet::size);
         self.complete(call, verdict, began.elapsed().min(limit), streamed)
+    }
+
+    /// What its start took.
+    pub fn start_times(&self) -> StartTimes {
+        self.start
     }
 
     /// Whether it can serve another invocation, as far as its last one told; asks nobody.

@@ -36,7 +36,7 @@ mod testing;
 
 pub use blanks::BlankCounts;
 pub use endpoint::{EndpointListener, EndpointListeners};
-pub use instance::{Completion, Instance};
+pub use instance::{Completion, Instance, StartTimes};
 pub use lacewing_sandbox::{Freezer, Traffic};
 pub use layout::tmp_of;
 pub use log::{LogBatch, LogLine, LogReceiver};

@@ -163,7 +163,8 @@ async fn try_out(client: &Client, sample: Sample, zip: Vec<u8>, runtime: String)
 }
 
 async fn call(client: &Client, name: &str) -> Result<(Call, String)> {
-    let options = InvokeOptions { qualifier: None, is_async: false, wants_log: true };
+    let options =
+        InvokeOptions { qualifier: None, is_async: false, wants_log: true, wants_timeline: false };
     let started = Instant::now();
     let invoked = client.invoke(name, EVENT.into(), options).await?;
     let latency = started.elapsed();

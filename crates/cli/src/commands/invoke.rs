@@ -1,6 +1,7 @@
 //! `lacewing invoke`
 
 mod stream;
+mod timeline;
 
 use std::io::Read;
 
@@ -30,8 +31,11 @@ pub(crate) struct Args {
     /// Print the end of the invocation's log to stderr
     #[arg(long)]
     log: bool,
+    /// Print to stderr where the time went, and why the call was a cold start
+    #[arg(long)]
+    timeline: bool,
     /// Leave the event with the server and do not wait for the answer
-    #[arg(long = "async", conflicts_with = "log")]
+    #[arg(long = "async", conflicts_with_all = ["log", "timeline"])]
     is_async: bool,
     /// Print the payload's bytes as they came, without a line feed
     #[arg(long)]
@@ -49,6 +53,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
         qualifier: args.qualifier.as_deref(),
         is_async: args.is_async,
         wants_log: args.log,
+        wants_timeline: args.timeline,
     };
     if args.stream {
         return stream::run(&args, payload, options, output).await;
@@ -69,6 +74,9 @@ fn failed(kind: &str, args: &Args) -> Error {
 fn print(args: &Args, invoked: &Invoked, output: Output) -> Result<()> {
     if let (Some(log), Format::Text) = (&invoked.log, output.format) {
         output.note(log.trim_end());
+    }
+    if let (Some(timeline), Format::Text) = (&invoked.timeline, output.format) {
+        output.note(&timeline::text(timeline));
     }
     match output.format {
         Format::Json => output.show(&document(invoked), |_| String::new()),
@@ -93,6 +101,7 @@ fn document(invoked: &Invoked) -> Value {
         "executedVersion": invoked.executed_version,
         "functionError": invoked.function_error,
         "log": invoked.log,
+        "timeline": invoked.timeline,
         "payload": payload,
     })
 }

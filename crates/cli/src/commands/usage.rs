@@ -97,15 +97,23 @@ fn line(record: &Value) -> String {
     let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
     let number = |name: &str| record[name].as_u64().unwrap_or_default();
     let at = Timestamp::from_micros(record["at"].as_i64().unwrap_or_default());
-    let start = if record["init_us"].is_null() { "warm" } else { "cold" };
+    let timeline = &record["timeline"];
+    let start = match timeline["cold_start"].as_str() {
+        Some(reason) => format!("cold ({reason})"),
+        None if record["init_us"].is_null() => "warm".to_owned(),
+        None => "cold".to_owned(),
+    };
+    let parts = ["queued_us", "placed_us", "sandbox_us", "init_us"];
+    let waited: u64 = parts.iter().map(|part| timeline[part].as_u64().unwrap_or_default()).sum();
     format!(
-        "{at}  {} {} {}  {} {} {start}  {} ms billed, {} of {} MB",
+        "{at}  {} {} {}  {} {} {start}  {} ms billed after {} ms, {} of {} MB",
         text("function"),
         text("version"),
         text("request_id"),
         text("trigger"),
         text("ending"),
         number("billed_ms"),
+        waited.div_ceil(1_000),
         number("max_memory_mb"),
         number("memory_mb"),
     )

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
-use lacewing_model::usage::Trigger;
+use lacewing_model::usage::{Timeline, Trigger};
 use lacewing_model::{
     Error, Invocation, Kind, Outcome, Reply, RequestId, Result, Timestamp, limits,
 };
@@ -31,6 +31,8 @@ const LOG_RESULT: HeaderName = HeaderName::from_static("x-amz-log-result");
 const LOG_TYPE: HeaderName = HeaderName::from_static("x-amz-log-type");
 const TENANT: HeaderName = HeaderName::from_static("x-amz-tenant-id");
 const TRACE: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+/// Asks for the invocation's timeline and, in the answer, has it. Ours, not AWS's.
+const TIMELINE: HeaderName = HeaderName::from_static("x-lacewing-timeline");
 /// Longest trace header that is passed on.
 const TRACE_LENGTH: usize = 512;
 
@@ -47,6 +49,7 @@ enum Mode {
 pub(super) struct Begun {
     pub(super) target: name::Target,
     pub(super) wants_log_tail: bool,
+    pub(super) wants_timeline: bool,
     pub(super) client_context: Option<String>,
     pub(super) trace: String,
 }
@@ -60,6 +63,7 @@ pub(super) fn begin(inner: &Inner, call: &Call, route: &Route) -> Result<Begun> 
     Ok(Begun {
         target,
         wants_log_tail: wants_log_tail(headers)?,
+        wants_timeline: wants_timeline(headers)?,
         client_context: client_context(headers)?,
         trace: trace(headers, call.request_id, inner.clock.now()),
     })
@@ -67,7 +71,8 @@ pub(super) fn begin(inner: &Inner, call: &Call, route: &Route) -> Result<Begun> 
 
 /// `Invoke`.
 pub(crate) async fn invoke(inner: &Inner, call: Call, route: &Route) -> Answer {
-    let Begun { target, wants_log_tail, client_context, trace } = begin(inner, &call, route)?;
+    let begun = begin(inner, &call, route)?;
+    let Begun { target, wants_log_tail, wants_timeline, client_context, trace } = begun;
     let mode = mode(&call.parts.headers)?;
     if mode == Mode::DryRun {
         inner.invoker()?.dry_run(&target.key, target.qualifier.as_ref())?;
@@ -89,7 +94,12 @@ pub(crate) async fn invoke(inner: &Inner, call: Call, route: &Route) -> Answer {
         return Ok(answer(StatusCode::ACCEPTED, body::empty(), &trace));
     }
     let reply = inner.invoker()?.invoke(invocation).await?;
-    Ok(respond(reply, &trace)?)
+    let timeline = wants_timeline.then_some(reply.timeline);
+    let mut response = respond(reply, &trace)?;
+    if let Some(timeline) = timeline {
+        response.headers_mut().insert(TIMELINE, text(timeline_text(&timeline)?)?);
+    }
+    Ok(response)
 }
 
 fn respond(reply: Reply, trace: &str) -> Result<Response<Body>> {
@@ -103,15 +113,22 @@ fn respond(reply: Reply, trace: &str) -> Result<Response<Body>> {
     if failed {
         headers.insert(FUNCTION_ERROR, HeaderValue::from_static("Unhandled"));
     }
-    let text = |value: String| {
-        HeaderValue::from_str(&value)
-            .map_err(|error| Error::internal("cannot write a header of an answer", error))
-    };
     headers.insert(EXECUTED_VERSION, text(reply.executed_version)?);
     if let Some(tail) = reply.log_tail {
         headers.insert(LOG_RESULT, text(BASE64_STANDARD.encode(tail))?);
     }
     Ok(response)
+}
+
+fn text(value: String) -> Result<HeaderValue> {
+    HeaderValue::try_from(value)
+        .map_err(|error| Error::internal("cannot write a header of an answer", error))
+}
+
+/// The timeline as JSON, as it is in the usage record.
+pub(super) fn timeline_text(timeline: &Timeline) -> Result<String> {
+    serde_json::to_string(timeline)
+        .map_err(|error| Error::internal("cannot write a timeline", error))
 }
 
 pub(super) fn answer(status: StatusCode, body: Body, trace: &str) -> Response<Body> {
@@ -150,6 +167,14 @@ fn wants_log_tail(headers: &HeaderMap) -> Result<bool> {
         None | Some("None") => Ok(false),
         Some("Tail") => Ok(true),
         Some(other) => Err(not_among(other, "logType", "None, Tail")),
+    }
+}
+
+fn wants_timeline(headers: &HeaderMap) -> Result<bool> {
+    match header(headers, &TIMELINE) {
+        None | Some("None") => Ok(false),
+        Some("Whole") => Ok(true),
+        Some(other) => Err(not_among(other, "timeline", "None, Whole")),
     }
 }
 

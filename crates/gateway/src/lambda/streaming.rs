@@ -24,7 +24,7 @@ use crate::eventstream::encode;
 use crate::gateway::{Answer, Call, Inner};
 use crate::lambda::Route;
 use crate::lambda::functions::not_among;
-use crate::lambda::invoke::{INVOCATION_TYPE, answer, begin, header};
+use crate::lambda::invoke::{INVOCATION_TYPE, answer, begin, header, timeline_text};
 
 /// The type of what the function streams; the answer's own is that of the frames.
 const REMAPPED: HeaderName = HeaderName::from_static("x-amzn-remapped-content-type");
@@ -61,8 +61,8 @@ pub(crate) async fn invoke(inner: &Inner, call: Call, route: &Route) -> Answer {
     };
     let version = text(streamed.executed_version())?;
     let content_type = text(streamed.content_type().unwrap_or(BUFFERED_TYPE))?;
-    let mut response =
-        answer(StatusCode::OK, body::stream(events(streamed, call.body)), &begun.trace);
+    let events = events(streamed, call.body, begun.wants_timeline);
+    let mut response = answer(StatusCode::OK, body::stream(events), &begun.trace);
     let headers = response.headers_mut();
     let own_type = HeaderValue::from_static("application/vnd.amazon.eventstream");
     headers.insert(CONTENT_TYPE, own_type);
@@ -81,15 +81,19 @@ fn is_dry_run(headers: &HeaderMap) -> Result<bool> {
 
 /// The frames of an answer, each made when it is asked for. The request's body is counted against the
 /// memory for bodies as long.
-fn events(streamed: Streamed, request: Received) -> BoxStream<'static, io::Result<Bytes>> {
-    let pieces = unfold(Some((streamed, request)), |open| async move {
+fn events(
+    streamed: Streamed,
+    request: Received,
+    wants_timeline: bool,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let pieces = unfold(Some((streamed, request)), move |open| async move {
         let (mut streamed, request) = open?;
         if let Some(piece) = streamed.next().await {
             return Some((Ok(chunk(&piece)), Some((streamed, request))));
         }
         let has_begun = streamed.content_type().is_some();
         let last = match streamed.end().await {
-            Ok(reply) => Ok(last(&reply, has_begun)),
+            Ok(reply) => Ok(last(&reply, has_begun, wants_timeline)),
             // Too late to say so otherwise than by breaking off.
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "A streamed answer broke off.");
@@ -111,7 +115,7 @@ fn chunk(payload: &[u8]) -> Bytes {
 }
 
 /// What ends the answer; before it, all of a response that did not come in pieces.
-fn last(reply: &Reply, has_begun: bool) -> Bytes {
+fn last(reply: &Reply, has_begun: bool, wants_timeline: bool) -> Bytes {
     let mut members = Map::new();
     let mut add = |name: &str, value: String| members.insert(name.to_owned(), Value::from(value));
     let mut payload = None;
@@ -125,6 +129,10 @@ fn last(reply: &Reply, has_begun: bool) -> Bytes {
     }
     if let Some(tail) = &reply.log_tail {
         add("LogResult", BASE64_STANDARD.encode(tail));
+    }
+    if wants_timeline && let Ok(timeline) = timeline_text(&reply.timeline) {
+        // Clients skip what they do not know.
+        add("LacewingTimeline", timeline);
     }
     let complete =
         encode("InvokeComplete", "application/json", Value::from(members).to_string().as_bytes());

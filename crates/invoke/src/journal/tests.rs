@@ -28,6 +28,7 @@ fn record(number: i64) -> UsageRecord {
         bytes_out: 5,
         network_in: 6,
         network_out: 7,
+        timeline: None,
     }
 }
 

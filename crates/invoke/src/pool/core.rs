@@ -28,6 +28,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use slab::Slab;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{AccountId, ByteSize, Function, FunctionKey, Timestamp, VersionKey};
 
 mod adaptive;
@@ -125,6 +126,10 @@ struct Entry<H> {
     starting: usize,
     busy: usize,
     retiring: usize,
+    /// Why a start would be needed now that its last Instance ended.
+    ended: ColdStart,
+    /// No Instance of its present state was started yet, but some of a former one.
+    renewed: bool,
     held: Held,
     /// Whether it is in `line`.
     queued: bool,

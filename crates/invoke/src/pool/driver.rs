@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -23,18 +23,23 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{
     ByteSize, Clock, Error, Function, FunctionKey, Invocation, Result, Timestamp, VersionKey,
 };
 use lacewing_runtime::stream::Outlet;
-use lacewing_runtime::{BlankCounts, Completion, Freezer};
+use lacewing_runtime::{BlankCounts, Completion, Freezer, StartTimes};
 
 use crate::pool::core::{Command, Config, Core, Counts, Event, InstanceId, Refusal, WaiterId};
 
 mod lease;
 mod refusal;
+mod wait;
 
 pub(crate) use lease::{Lease, RunOn};
+pub(crate) use wait::Wait;
+
+use wait::Birth;
 
 /// Idle Instances that are looked at with each tick, so that the lock stays short.
 const MEASURED: usize = 32;
@@ -72,6 +77,8 @@ pub(crate) trait Serve: Debug + Send + 'static {
         call: &Invocation,
         outlet: Option<&Outlet>,
     ) -> impl Future<Output = Completion> + Send;
+    /// What its start took.
+    fn start_times(&self) -> StartTimes;
     fn is_reusable(&self) -> bool;
     fn last_memory(&self) -> ByteSize;
     /// Asks the system, unlike `is_reusable`: for ticks, not for the warm path.
@@ -105,7 +112,7 @@ pub(crate) struct Shared<S: Source> {
 struct Inner<I> {
     core: Core,
     /// Instances that nobody has at the moment.
-    parked: HashMap<InstanceId, Box<I>>,
+    parked: HashMap<InstanceId, Box<Born<I>>>,
     waiting: HashMap<WaiterId, oneshot::Sender<Grant<I>>>,
     /// Where the next look at idle Instances begins.
     measured: InstanceId,
@@ -114,18 +121,25 @@ struct Inner<I> {
     earlier: Arc<Notify>,
 }
 
+/// An Instance, and until it has served how it came to be.
+#[derive(Debug)]
+struct Born<I> {
+    instance: I,
+    birth: Option<Birth>,
+}
+
 /// What a caller gets.
 #[derive(Debug)]
 enum Grant<I> {
-    Served(InstanceId, Box<I>),
+    Served(InstanceId, Box<Born<I>>),
     Refused(Refusal, Duration, Option<Error>),
 }
 
 /// What is done after the lock is released.
 #[derive(Debug)]
 struct Later<I> {
-    starts: Vec<(InstanceId, Arc<Function>)>,
-    retires: Vec<(InstanceId, Box<I>)>,
+    starts: Vec<(InstanceId, Arc<Function>, ColdStart)>,
+    retires: Vec<(InstanceId, Box<Born<I>>)>,
     freezers: Vec<Freezer>,
 }
 
@@ -168,15 +182,19 @@ impl<S: Source> Pool<S> {
 
     /// Gives an Instance of the function, waiting for one if need be.
     pub(crate) async fn acquire(&self, function: &Arc<Function>) -> Result<Lease<S>> {
-        let grant = match self.arrive(function) {
-            Ok(grant) => grant,
+        let arrived = Instant::now();
+        let (grant, at_once) = match self.arrive(function) {
+            Ok(grant) => (grant, true),
             Err(mut waiting) => match (&mut waiting.grant).await {
-                Ok(grant) => grant,
-                Err(_) => Grant::Refused(Refusal::Stopping, Duration::ZERO, None),
+                Ok(grant) => (grant, false),
+                Err(_) => (Grant::Refused(Refusal::Stopping, Duration::ZERO, None), false),
             },
         };
         match grant {
-            Grant::Served(id, instance) => Ok(Lease::new(self.0.clone(), id, instance)),
+            Grant::Served(id, mut born) => {
+                let wait = Wait::new(arrived, at_once, born.birth.take());
+                Ok(Lease::new(self.0.clone(), id, born, wait))
+            }
             Grant::Refused(reason, retry_after, cause) => {
                 Err(refusal::error(reason, retry_after, cause, &function.key))
             }
@@ -209,7 +227,8 @@ impl<S: Source> Pool<S> {
             inner.measured = ids.get(MEASURED).copied().unwrap_or(InstanceId(0));
             for instance in ids.into_iter().take(MEASURED) {
                 let Some(parked) = inner.parked.get(&instance) else { continue };
-                let (memory, reusable) = (parked.memory_used(), parked.is_alive());
+                let (memory, reusable) =
+                    (parked.instance.memory_used(), parked.instance.is_alive());
                 let commands = inner.core.on(Event::Measured { instance, memory, reusable }, now);
                 inner.apply(commands, None, None, now, &mut later);
             }
@@ -327,7 +346,7 @@ impl<S: Source> Shared<S> {
     fn note_with(
         self: Arc<Self>,
         event: Event,
-        parked: Option<(InstanceId, Box<S::Instance>)>,
+        parked: Option<(InstanceId, Box<Born<S::Instance>>)>,
         cause: Option<Error>,
     ) {
         let mut later = Later::default();
@@ -350,28 +369,35 @@ impl<S: Source> Shared<S> {
                 tracing::debug!(%error, "An Instance was not frozen or thawed.");
             }
         }
-        for (id, function) in later.starts {
-            let shared = self.clone();
-            self.tasks.spawn_on(shared.start(id, function), &self.runtime);
+        for (id, function, reason) in later.starts {
+            let start = self.clone().start(id, function, reason, Instant::now());
+            self.tasks.spawn_on(start, &self.runtime);
         }
-        for (id, instance) in later.retires {
+        for (id, born) in later.retires {
             let shared = self.clone();
             let retire = async move {
                 let _end = lease::AtEnd::new(shared, Event::Retired { instance: id });
-                instance.retire().await;
+                born.instance.retire().await;
             };
             self.tasks.spawn_on(retire, &self.runtime);
         }
     }
 
-    async fn start(self: Arc<Self>, id: InstanceId, function: Arc<Function>) {
+    async fn start(
+        self: Arc<Self>,
+        id: InstanceId,
+        function: Arc<Function>,
+        reason: ColdStart,
+        decided: Instant,
+    ) {
         let guard = lease::AtEnd::new(self.clone(), Event::StartFailed { instance: id });
         match self.source.start(function).await {
             Ok(instance) => {
                 guard.disarm();
-                let instance = Box::new(instance);
+                let (ready, times) = (Instant::now(), instance.start_times());
                 let event = Event::Started { instance: id, memory: instance.memory_used() };
-                self.note_with(event, Some((id, instance)), None);
+                let birth = Some(Birth { reason, decided, ready, times });
+                self.note_with(event, Some((id, Box::new(Born { instance, birth }))), None);
             }
             Err(error) => {
                 guard.disarm();
@@ -403,7 +429,7 @@ impl<I: Serve> Inner<I> {
                 match command {
                     Command::Serve { waiter, instance } => {
                         let Some(parked) = self.parked.remove(&instance) else { continue };
-                        if fresh != Some(instance) && !parked.is_reusable() {
+                        if fresh != Some(instance) && !parked.instance.is_reusable() {
                             self.parked.insert(instance, parked);
                             next.extend(self.core.on(Event::Dead { instance }, now));
                             continue;
@@ -415,20 +441,21 @@ impl<I: Serve> Inner<I> {
                         let grant = Grant::Refused(reason, retry_after, cause.flatten());
                         self.grant(waiter, grant, &mut own);
                     }
-                    Command::Start { instance, function } => {
-                        later.starts.push((instance, function));
+                    Command::Start { instance, function, reason } => {
+                        later.starts.push((instance, function, reason));
                     }
                     Command::Freeze { instance } => {
                         let Some(parked) = self.parked.get(&instance) else { continue };
-                        if parked.has_unread_output() {
+                        if parked.instance.has_unread_output() {
                             next.extend(self.core.on(Event::NotFrozen { instance }, now));
                         } else {
-                            later.freezers.extend(freezer(&**parked, true));
+                            later.freezers.extend(freezer(&parked.instance, true));
                         }
                     }
                     Command::Thaw { instance } => {
                         let parked = self.parked.get(&instance);
-                        later.freezers.extend(parked.and_then(|parked| freezer(&**parked, false)));
+                        let thawed = parked.and_then(|parked| freezer(&parked.instance, false));
+                        later.freezers.extend(thawed);
                     }
                     Command::Retire { instance } => {
                         let parked = self.parked.remove(&instance);
@@ -484,8 +511,8 @@ impl<S: Source> Drop for Waiting<'_, S> {
             is_in_line
         };
         shared.clone().act(later);
-        if !is_in_line && let Ok(Grant::Served(id, instance)) = self.grant.try_recv() {
-            drop(Lease::new(shared.clone(), id, instance));
+        if !is_in_line && let Ok(Grant::Served(id, born)) = self.grant.try_recv() {
+            lease::give_back(shared, id, born, true);
         }
     }
 }

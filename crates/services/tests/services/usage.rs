@@ -27,6 +27,7 @@ fn record(bench: &Bench, account: AccountId, ending: Ending) -> UsageRecord {
         bytes_out: 20,
         network_in: 100,
         network_out: 200,
+        timeline: None,
     }
 }
 

@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Args, failed};
+use super::{Args, failed, timeline};
 use crate::client::{Client, Events};
 use crate::error::{Error, Result};
-use crate::lambda::{InvokeOptions, log_text};
+use crate::lambda::{self, InvokeOptions, log_text};
 use crate::output::{Format, Output};
 
 /// How an answer ended.
@@ -17,6 +17,7 @@ struct End {
     error: Option<String>,
     details: Option<Value>,
     log: Option<String>,
+    timeline: Option<Value>,
 }
 
 pub(super) async fn run(
@@ -67,6 +68,7 @@ fn show_end(
             "functionError": end.error,
             "errorDetails": end.details,
             "log": end.log,
+            "timeline": end.timeline,
         });
         return output.row(&last, |_| String::new());
     }
@@ -75,6 +77,9 @@ fn show_end(
     }
     if let Some(log) = &end.log {
         output.note(log.trim_end());
+    }
+    if let Some(timeline) = &end.timeline {
+        output.note(&timeline::text(timeline));
     }
     if let Some(details) = &end.details {
         output.note(&details.as_str().map_or_else(|| details.to_string(), str::to_owned));
@@ -99,6 +104,7 @@ fn end(document: &[u8]) -> Result<End> {
         error: text("ErrorCode"),
         details: details.map(|text| serde_json::from_str(&text).unwrap_or_else(|_| text.into())),
         log: text("LogResult").as_deref().map(log_text).transpose()?,
+        timeline: text("LacewingTimeline").as_deref().map(lambda::timeline).transpose()?,
     })
 }
 

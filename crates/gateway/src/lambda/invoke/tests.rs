@@ -57,6 +57,7 @@ fn a_failure_of_the_function_is_a_success_of_the_call() {
         outcome: Outcome::Failed(FunctionError::of_platform("Runtime.ExitError", "gone")),
         executed_version: "$LATEST".into(),
         log_tail: Some(Bytes::from_static(b"END")),
+        timeline: Timeline::default(),
     };
     let response = respond(reply, "Root=1").expect("an answer");
     assert_eq!(response.status(), StatusCode::OK);
@@ -69,8 +70,19 @@ fn a_failure_of_the_function_is_a_success_of_the_call() {
         outcome: Outcome::Returned(Bytes::from_static(b"null")),
         executed_version: "$LATEST".into(),
         log_tail: None,
+        timeline: Timeline::default(),
     };
     let response = respond(reply, "Root=1").expect("an answer");
     assert!(!response.headers().contains_key("x-amz-function-error"));
     assert!(!response.headers().contains_key("x-amz-log-result"));
+}
+
+#[test]
+fn a_timeline_is_asked_for_by_name() {
+    let asked = |value| wants_timeline(&headers(&[("x-lacewing-timeline", value)]));
+    assert!(!wants_timeline(&HeaderMap::new()).expect("nothing said"));
+    assert!(!asked("None").expect("refused by the client") && asked("Whole").expect("asked for"));
+    assert!(asked("yes").expect_err("no such value").public().contains("None, Whole"));
+    let text = timeline_text(&Timeline { queued_us: 7, ..Timeline::default() }).expect("JSON");
+    assert!(text.starts_with(r#"{"queued_us":7,"placed_us":0,"#), "{text}");
 }

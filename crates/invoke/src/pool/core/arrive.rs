@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{ByteSize, Function, Timestamp};
 
 use super::mean::Mean;
@@ -63,7 +64,7 @@ impl<K: Keep> Core<K> {
             if now.since(slot.born) < max_age {
                 return Some(instance);
             }
-            self.end_idle(instance, now, todo);
+            self.end_idle(instance, ColdStart::Aged, now, todo);
         }
         None
     }
@@ -147,6 +148,8 @@ impl<K: Keep> Core<K> {
             starting: 0,
             busy: 0,
             retiring: 0,
+            ended: ColdStart::First,
+            renewed: false,
             held: Held::default(),
             queued: false,
             ranked: false,
@@ -248,12 +251,13 @@ impl<K: Keep> Core<K> {
                 account.duration.add(now.since(since));
             }
         }
-        if !reusable || self.must_yield(id, now) {
-            self.retire(instance, todo);
-            self.want(id, now);
-        } else {
-            self.offer(instance, now, todo);
-        }
+        let why = match reusable {
+            false => ColdStart::Spent,
+            true if self.must_yield(id, now) => ColdStart::MadeRoom,
+            true => return self.offer(instance, now, todo),
+        };
+        self.retire(instance, why, todo);
+        self.want(id, now);
     }
 
     pub(super) fn dead(&mut self, instance: InstanceId, now: Timestamp, todo: &mut Vec<Command>) {
@@ -270,7 +274,7 @@ impl<K: Keep> Core<K> {
         self.patience.push_front((waiter.since.plus(self.config.patience), waiter.id));
         self.waiters.insert(waiter.id, id);
         self.counts.waiting += 1;
-        self.retire(instance, todo);
+        self.retire(instance, ColdStart::Spent, todo);
         let Some(entry) = self.entry(id) else { return };
         if entry.deleted {
             self.refuse_first(id, Refusal::Deleted, todo);
@@ -288,12 +292,13 @@ impl<K: Keep> Core<K> {
         let Some(entry) = self.known(id) else { return };
         let is_stale = entry.deleted || state != CodeState::of(&entry.function);
         if is_old || is_stale {
-            self.retire(instance, todo);
+            let why = if is_stale { ColdStart::Changed } else { ColdStart::Aged };
+            self.retire(instance, why, todo);
             self.want(id, now);
         } else if !entry.waiting.is_empty() {
             self.serve_first(instance, now, todo);
         } else if self.stopping {
-            self.retire(instance, todo);
+            self.retire(instance, ColdStart::MadeRoom, todo);
         } else {
             self.park(instance, id, now);
         }

@@ -9,6 +9,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{ByteSize, Timestamp};
 
 use super::timers::Alarm;
@@ -106,7 +107,10 @@ impl<K: Keep> Core<K> {
         todo: &mut Vec<Command>,
     ) {
         let since = self.idle_since(instance);
-        self.retire_idle(instance, now, todo);
+        let born = self.instances.get(&instance).map_or(now, |slot| slot.born);
+        let is_old = now.since(born) >= self.config.max_age;
+        let why = if is_old { ColdStart::Aged } else { ColdStart::WasIdle };
+        self.retire_idle(instance, why, now, todo);
         let start = self.start_time(id);
         let Some(entry) = self.functions.get_mut(id.0) else { return };
         let again = entry.plans[0].and_then(|plan| plan.again).filter(|_| entry.live() == 0);
@@ -271,7 +275,7 @@ impl<K: Keep> Core<K> {
         }
         let Some((id, instance, rank)) = found else { return false };
         self.floor = self.floor.max(f64::from_bits(rank));
-        self.retire_idle(instance, now, todo);
+        self.retire_idle(instance, ColdStart::MadeRoom, now, todo);
         self.put_in_rank(id, now);
         true
     }
@@ -308,6 +312,7 @@ impl<K: Keep> Core<K> {
     pub(super) fn retire_idle(
         &mut self,
         instance: InstanceId,
+        why: ColdStart,
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) {
@@ -315,13 +320,14 @@ impl<K: Keep> Core<K> {
         if let Some(entry) = self.entry(id) {
             entry.idle.retain(|other| *other != instance);
         }
-        self.end_idle(instance, now, todo);
+        self.end_idle(instance, why, now, todo);
     }
 
     /// Ends an Instance that was idle and is in no list, and remembers it.
     pub(super) fn end_idle(
         &mut self,
         instance: InstanceId,
+        why: ColdStart,
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) {
@@ -335,7 +341,7 @@ impl<K: Keep> Core<K> {
                 self.remember(id, (since, level));
             }
         }
-        self.retire(instance, todo);
+        self.retire(instance, why, todo);
     }
 
     fn remember(&mut self, id: FunctionId, gone: (Timestamp, usize)) {
@@ -348,8 +354,8 @@ impl<K: Keep> Core<K> {
         }
     }
 
-    /// Ends an Instance that is idle and in no list.
-    pub(super) fn retire(&mut self, instance: InstanceId, todo: &mut Vec<Command>) {
+    /// Ends an Instance that is idle and in no list; `why` is the reason of a start in its place.
+    pub(super) fn retire(&mut self, instance: InstanceId, why: ColdStart, todo: &mut Vec<Command>) {
         let Some(slot) = self.instances.get_mut(&instance) else { return };
         if let Phase::Idle { frozen: true, .. } = slot.phase {
             todo.push(Command::Thaw { instance });
@@ -359,6 +365,7 @@ impl<K: Keep> Core<K> {
         self.leaving = self.leaving.saturating_add(memory);
         if let Some(entry) = self.functions.get_mut(id.0) {
             entry.retiring += 1;
+            entry.ended = why;
             if let Some(account) = self.accounts.get_mut(entry.tenant.0) {
                 account.leaving.add(memory);
             }
@@ -394,7 +401,7 @@ impl<K: Keep> Core<K> {
         let (Phase::Idle { .. }, id) = (slot.phase, slot.function) else { return };
         self.measure(instance, memory);
         if !reusable {
-            self.retire_idle(instance, now, todo);
+            self.retire_idle(instance, ColdStart::Spent, now, todo);
             self.want(id, now);
         }
     }

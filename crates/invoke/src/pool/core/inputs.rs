@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{AccountId, Function, FunctionKey, Timestamp, VersionKey};
 
 use super::mean::Mean;
@@ -42,8 +43,9 @@ impl<K: Keep> Core<K> {
         self.places.insert(place, id);
         let Some(entry) = self.entry(id) else { return };
         if is_stale {
+            entry.renewed = true;
             for instance in std::mem::take(&mut entry.idle) {
-                self.end_idle(instance, now, todo);
+                self.end_idle(instance, ColdStart::Changed, now, todo);
             }
             self.want(id, now);
         }
@@ -56,7 +58,7 @@ impl<K: Keep> Core<K> {
         entry.deleted = true;
         entry.ahead = None;
         for instance in std::mem::take(&mut entry.idle) {
-            self.end_idle(instance, now, todo);
+            self.end_idle(instance, ColdStart::Changed, now, todo);
         }
         while self.refuse_first(id, Refusal::Deleted, todo) {}
         self.rest(id);
@@ -108,7 +110,7 @@ impl<K: Keep> Core<K> {
         self.stopping = true;
         let lists = self.functions.iter_mut().map(|(_, entry)| std::mem::take(&mut entry.idle));
         for instance in lists.flatten().collect::<Vec<_>>() {
-            self.end_idle(instance, now, todo);
+            self.end_idle(instance, ColdStart::MadeRoom, now, todo);
         }
     }
 

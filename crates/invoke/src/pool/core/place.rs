@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{ByteSize, Timestamp};
 
 use super::timers::Alarm;
@@ -194,6 +195,7 @@ impl<K: Keep> Core<K> {
         let Some(entry) = self.functions.get_mut(id.0) else { return };
         let instance = InstanceId(self.next_instance);
         self.next_instance += 1;
+        let reason = entry.reason(until.is_some());
         entry.starting += 1;
         entry.waited = Duration::ZERO;
         entry.retry = None;
@@ -205,7 +207,7 @@ impl<K: Keep> Core<K> {
         self.hold(id, |held| held.add(reserve));
         self.counts.starting += 1;
         self.starts.take(now);
-        todo.push(Command::Start { instance, function });
+        todo.push(Command::Start { instance, function, reason });
     }
 
     /// Starts an Instance for nobody yet, if that costs nobody else anything.
@@ -306,5 +308,23 @@ impl<K: Keep> Core<K> {
         self.used = self.used.saturating_sub(slot.memory);
         self.hold(slot.function, |held| held.remove(slot.memory));
         self.rest(slot.function);
+    }
+}
+
+impl<H> Entry<H> {
+    /// Why it gets another Instance.
+    fn reason(&mut self, is_ahead: bool) -> ColdStart {
+        let is_renewed = std::mem::take(&mut self.renewed);
+        if is_ahead {
+            ColdStart::Expected
+        } else if self.waiting.len() <= self.starting {
+            ColdStart::Provisioned
+        } else if is_renewed {
+            ColdStart::Changed
+        } else if self.live() > 0 {
+            ColdStart::AllBusy
+        } else {
+            self.ended
+        }
     }
 }

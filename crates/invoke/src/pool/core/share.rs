@@ -3,6 +3,7 @@
 //! A share is asked before the room of the node is: who has all of its own waits for its own, and
 //! holds up nobody behind it in the line.
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{ByteSize, Timestamp};
 
 use super::{Command, Core, Entry, FunctionId, InstanceId, Keep, Phase, Refusal, Share};
@@ -67,7 +68,7 @@ impl<K: Keep> Core<K> {
             }
             let of = self.instances.get(&instance).map(|slot| slot.function);
             if of.and_then(|of| self.known(of)).is_some_and(Entry::has_spare) {
-                self.retire_idle(instance, now, todo);
+                self.retire_idle(instance, ColdStart::MadeRoom, now, todo);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lacewing_model::usage::ColdStart;
 use lacewing_model::{AccountId, ByteSize, Function, FunctionKey, VersionKey};
 
 /// Names one Instance; never used twice.
@@ -180,6 +181,8 @@ pub enum Command {
         instance: InstanceId,
         /// What it is to run.
         function: Arc<Function>,
+        /// Why.
+        reason: ColdStart,
     },
     /// End an Instance, then say `Retired`.
     Retire {

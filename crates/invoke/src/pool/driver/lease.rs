@@ -11,7 +11,7 @@ use lacewing_model::Invocation;
 use lacewing_runtime::Completion;
 use lacewing_runtime::stream::Outlet;
 
-use super::{Serve, Shared, Source};
+use super::{Born, Serve, Shared, Source, Wait};
 use crate::pool::core::{Event, InstanceId};
 
 /// One Instance, for one invocation.
@@ -20,9 +20,10 @@ pub(crate) struct Lease<S: Source> {
     shared: Arc<Shared<S>>,
     id: InstanceId,
     /// Absent only after `drop` took it.
-    instance: Option<Box<S::Instance>>,
+    born: Option<Box<Born<S::Instance>>>,
     /// False while an invocation is under way.
     is_whole: bool,
+    wait: Wait,
 }
 
 /// Tells the core of an event when it is dropped, so that a task that is given up or panics does
@@ -49,8 +50,18 @@ where
 // === Lease ===
 
 impl<S: Source> Lease<S> {
-    pub(super) fn new(shared: Arc<Shared<S>>, id: InstanceId, instance: Box<S::Instance>) -> Self {
-        Self { shared, id, instance: Some(instance), is_whole: true }
+    pub(super) fn new(
+        shared: Arc<Shared<S>>,
+        id: InstanceId,
+        born: Box<Born<S::Instance>>,
+        wait: Wait,
+    ) -> Self {
+        Self { shared, id, born: Some(born), is_whole: true, wait }
+    }
+
+    /// What its caller waited for.
+    pub(crate) fn wait(&self) -> Wait {
+        self.wait
     }
 
     /// Serves the invocation; a response that is streamed goes to the outlet, if there is one.
@@ -59,9 +70,9 @@ impl<S: Source> Lease<S> {
         call: &Invocation,
         outlet: Option<&Outlet>,
     ) -> Completion {
-        let instance = self.instance.as_mut().expect("only `drop` takes it out");
+        let born = self.born.as_mut().expect("only `drop` takes it out");
         self.is_whole = false;
-        let completion = instance.invoke(call, outlet).await;
+        let completion = born.instance.invoke(call, outlet).await;
         self.is_whole = true;
         completion
     }
@@ -69,11 +80,21 @@ impl<S: Source> Lease<S> {
 
 impl<S: Source> Drop for Lease<S> {
     fn drop(&mut self) {
-        let Some(instance) = self.instance.take() else { return };
-        let reusable = self.is_whole && instance.is_reusable();
-        let event = Event::Done { instance: self.id, memory: instance.last_memory(), reusable };
-        self.shared.clone().note_with(event, Some((self.id, instance)), None);
+        let Some(born) = self.born.take() else { return };
+        give_back(&self.shared, self.id, born, self.is_whole);
     }
+}
+
+/// Gives an Instance back; it is ended unless it is whole.
+pub(super) fn give_back<S: Source>(
+    shared: &Arc<Shared<S>>,
+    id: InstanceId,
+    born: Box<Born<S::Instance>>,
+    is_whole: bool,
+) {
+    let reusable = is_whole && born.instance.is_reusable();
+    let event = Event::Done { instance: id, memory: born.instance.last_memory(), reusable };
+    shared.clone().note_with(event, Some((id, born)), None);
 }
 
 // === AtEnd ===

@@ -116,6 +116,10 @@ impl Serve for FakeInstance {
         }
     }
 
+    fn start_times(&self) -> StartTimes {
+        StartTimes::default()
+    }
+
     fn is_reusable(&self) -> bool {
         !self.is_dead && !self.fakes.all_dead.load(Ordering::SeqCst)
     }

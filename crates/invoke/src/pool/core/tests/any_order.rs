@@ -240,7 +240,7 @@ impl World {
                 assert!(!self.frozen.contains(&instance), "a frozen Instance cannot serve");
                 self.see(instance, Seen::Busy(waiter));
             }
-            Command::Start { instance, function } => {
+            Command::Start { instance, function, .. } => {
                 let index = function.key.name.as_str()[1..].parse().expect("a number");
                 self.check_start(instance, index);
                 let before = self.instances.insert(instance, (index, Seen::Starting));
