@@ -292,3 +292,18 @@ def logs(server: Server, name: str) -> list[str]:
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     return [json.loads(line)["text"].rstrip("\n") for line in answer.stdout.splitlines()]
+
+
+def usage(server: Server, *arguments: str) -> str:
+    """What `lacewing usage` prints."""
+    answer = subprocess.run(
+        [str(binary()), "usage", *arguments],
+        env=server.environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def records(server: Server, *arguments: str) -> list[dict]:
+    """The usage records of all invocations that were answered."""
+    return [json.loads(line) for line in usage(server, "--records", "--output", "json", *arguments).splitlines()]

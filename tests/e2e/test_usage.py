@@ -5,7 +5,7 @@ import json
 import subprocess
 import threading
 
-from harness import Functions, binary, info
+from harness import Functions, binary, info, records, usage
 from test_serve import wait_until
 
 SOURCE = """
@@ -19,19 +19,6 @@ def handler(event, context):
         case "large": return "x" * (7 << 20)
     return event
 """
-
-
-def usage(server, *arguments: str) -> str:
-    answer = subprocess.run(
-        [str(binary()), "usage", *arguments],
-        env=server.environment(), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
-
-
-def records(server, *arguments: str) -> list[dict]:
-    return [json.loads(line) for line in usage(server, "--records", "--output", "json", *arguments).splitlines()]
 
 
 def totals(server, *arguments: str) -> dict:

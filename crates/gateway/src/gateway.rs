@@ -22,7 +22,7 @@ use crate::admin::{self, AdminInfo};
 use crate::auth::{Authenticator, Caller};
 use crate::body::{self, Body, Peer, ReceiveError, Received, Receiver};
 use crate::error::{Failure, Protocol, TooLarge, respond};
-use crate::{Lanes, health, lambda, listener, sts};
+use crate::{Lanes, health, lambda, listener, metrics, sts};
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -218,7 +218,11 @@ impl Gateway {
         }
         tracing::trace!(%request_id, method = %parts.method, path = parts.uri.path(), "Request.");
         let mut protocol = Protocol::Json;
-        let answer = self.0.answer(peer, request_id, parts, body, &mut protocol).await;
+        let answer = if metrics::is_metrics(&parts, peer) {
+            self.0.invoker().map_err(Failure::from).and_then(metrics::respond)
+        } else {
+            self.0.answer(peer, request_id, parts, body, &mut protocol).await
+        };
         let mut response = match answer {
             Ok(response) => response,
             Err(failure) => respond(&failure, protocol, request_id),

@@ -21,6 +21,7 @@ mod health;
 mod lambda;
 mod lanes;
 mod listener;
+mod metrics;
 mod patience;
 mod query;
 pub mod sigv4;

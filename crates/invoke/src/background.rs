@@ -122,7 +122,7 @@ async fn usage<S: Source>(door: &Door<S>) {
 }
 
 async fn hand_over_usage<S: Source>(door: &Door<S>) {
-    if let Err(error) = door.journal.drain(&door.services.usage).await {
+    if let Err(error) = door.hand_over_usage().await {
         tracing::warn!(error = %error.chain(), "Usage not handed over yet.");
     }
 }

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Journal, Position};
 use crate::log_rounds::LogRounds;
+use crate::metrics::Metrics;
 use crate::pool::core::Config;
 use crate::pool::driver::{Lease, Pool, Serve, Source};
 use crate::{Options, admission, concurrency, events};
@@ -63,6 +64,7 @@ pub(crate) struct Door<S: Source> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: events::Inbox,
     pub(crate) log_rounds: LogRounds,
+    pub(crate) metrics: Metrics,
     /// Log records that could not be taken since the start.
     pub(crate) log_records_lost: AtomicU64,
 }
@@ -116,6 +118,7 @@ impl<S: Source> Door<S> {
             clock,
             events,
             log_rounds: LogRounds::new(),
+            metrics: Metrics::new(),
             log_records_lost: AtomicU64::new(0),
         };
         // Before the first call.
@@ -132,7 +135,7 @@ impl<S: Source> Door<S> {
     /// Keeps an event that is served later. It is durable when this returns.
     pub(crate) async fn enqueue(&self, call: Invocation) -> Result<RequestId> {
         admission::check(&self.services.catalog, &call)?;
-        self.events.put(&call, self.clock.now()).await?;
+        self.metrics.note(self.events.put(&call, self.clock.now()).await)?;
         Ok(call.request_id)
     }
 
@@ -142,7 +145,7 @@ impl<S: Source> Door<S> {
         function: Arc<Function>,
         call: Invocation,
     ) -> Result<Finished> {
-        let lease = self.pool.acquire(&function).await?;
+        let lease = self.metrics.note(self.pool.acquire(&function).await)?;
         Ok(self.pool.run_on(self.work(lease, function, call, None)).await)
     }
 
@@ -150,7 +153,7 @@ impl<S: Source> Door<S> {
     pub(crate) async fn stream(&self, call: Invocation) -> Result<Streamed> {
         let function = admission::admit(&self.services.catalog, &call).await?;
         let executed_version = function.version.to_string();
-        let lease = self.pool.acquire(&function).await?;
+        let lease = self.metrics.note(self.pool.acquire(&function).await)?;
         let (outlet, mut pieces) = stream::channel();
         let (sender, end) = oneshot::channel();
         let work = self.work(lease, function, call, Some(outlet.clone()));
@@ -165,6 +168,11 @@ impl<S: Source> Door<S> {
         });
         let content_type = pieces.begun().await;
         Ok(Streamed { executed_version, content_type, pieces, end })
+    }
+
+    /// Hands over all usage that was counted before now; gives the number of records.
+    pub(crate) async fn hand_over_usage(&self) -> Result<u64> {
+        self.journal.drain(&self.services.usage, &self.metrics).await
     }
 
     /// The invocation itself, until its usage record is written.

@@ -19,6 +19,7 @@ mod events;
 pub mod fuzzing;
 pub mod journal;
 mod log_rounds;
+mod metrics;
 mod options;
 pub mod pool;
 mod pressure;
@@ -150,7 +151,7 @@ impl Invoker {
     /// # Errors
     /// If it cannot be handed over now; nothing is lost.
     pub async fn usage_kept(&self) -> Result<()> {
-        self.0.journal.drain(&self.0.services.usage).await.map(|_| ())
+        self.0.hand_over_usage().await.map(drop)
     }
 
     /// Takes no more calls, waits for those in flight, ends all Instances. Gives the number of
@@ -158,6 +159,15 @@ impl Invoker {
     /// that the last logs are kept.
     pub async fn drain(&self, grace: Duration) -> usize {
         background::drain(&self.0, grace).await
+    }
+
+    /// What a monitoring system wants to know, as OpenMetrics text. Invocations are in it within a
+    /// second or two.
+    ///
+    /// # Errors
+    /// By a fault of ours.
+    pub fn metrics(&self) -> Result<String> {
+        self.0.metrics.text(&self.stats())
     }
 
     /// What there is at the moment.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use lacewing_model::function::{Code, State, UpdateStatus};
-use lacewing_model::usage::{Trigger, UsageRecord};
+use lacewing_model::usage::{Ending, Trigger, UsageRecord};
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Invocation, Region,
     RequestId, Timestamp, Version,
@@ -52,6 +52,31 @@ pub(crate) fn call(function: FunctionKey, payload: &str) -> Invocation {
         trace: None,
         wants_log_tail: false,
         trigger: Trigger::Sync,
+    }
+}
+
+/// A record of the function `hello`; the number is when it ended, in seconds.
+pub(crate) fn record(number: i64) -> UsageRecord {
+    let key = key("000000000000", "hello");
+    UsageRecord {
+        at: Timestamp::from_seconds(number),
+        account: key.account,
+        region: key.region,
+        function: key.name,
+        version: "$LATEST".into(),
+        request_id: RequestId::random(),
+        trigger: Trigger::Sync,
+        ending: Ending::Returned,
+        duration_us: 900,
+        billed_ms: 1,
+        init_us: None,
+        memory_mb: 128,
+        max_memory_mb: 20,
+        bytes_in: 2,
+        bytes_out: 5,
+        network_in: 6,
+        network_out: 7,
+        timeline: None,
     }
 }
 

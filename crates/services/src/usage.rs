@@ -136,13 +136,13 @@ impl Usage {
     ///
     /// # Errors
     /// When the store cannot be written; trying again is safe with a `dedup`.
-    pub async fn append(&self, records: Vec<Written>, dedup: Option<&str>) -> Result<()> {
-        let mut streams: BTreeMap<(AccountId, Region), Vec<Bytes>> = BTreeMap::new();
+    pub async fn append(&self, records: &[Written], dedup: Option<&str>) -> Result<()> {
+        let mut streams: BTreeMap<(&AccountId, &Region), Vec<Bytes>> = BTreeMap::new();
         for Written { record, json } in records {
-            streams.entry((record.account, record.region)).or_default().push(json);
+            streams.entry((&record.account, &record.region)).or_default().push(json.clone());
         }
         for ((account, region), entries) in streams {
-            let stream = stream(&account, &region);
+            let stream = stream(account, region);
             for (number, part) in entries.chunks(APPEND).enumerate() {
                 let dedup = dedup.map(|id| Dedup { id: format!("{id}/{number}"), window: WINDOW });
                 self.log.append(&stream, part.to_vec(), dedup).await?;

@@ -39,6 +39,16 @@ impl Peer {
             v4 @ IpAddr::V4(_) => v4,
         })
     }
+
+    /// Whether it is a program of this host that connected over the loopback.
+    pub(crate) fn is_local(self) -> bool {
+        match self {
+            Self::Address(IpAddr::V4(address)) => address.is_loopback(),
+            // The network of ::1, in which nobody else can be.
+            Self::Address(IpAddr::V6(network)) => network.is_unspecified(),
+            Self::Sandbox(_) => false,
+        }
+    }
 }
 
 /// Memory of which every peer may have a share.

@@ -89,8 +89,8 @@ async fn a_call_is_served_and_its_usage_counted_once() {
     assert_eq!(bench.invoke("hello", "{}").await.expect("served"), "[0,1]");
     assert_eq!(bench.invoke("hello", "{}").await.expect("served"), "[0,2]");
     let usage = &bench.door.services.usage;
-    assert_eq!(bench.door.journal.drain(usage).await.expect("drains"), 2);
-    assert_eq!(bench.door.journal.drain(usage).await.expect("drains"), 0);
+    assert_eq!(bench.door.hand_over_usage().await.expect("drains"), 2);
+    assert_eq!(bench.door.hand_over_usage().await.expect("drains"), 0);
     let records = testing::records(usage).await;
     let inits: Vec<_> = records.iter().map(|record| record.init_us).collect();
     assert_eq!(inits, [Some(5_000), None]);
@@ -107,10 +107,10 @@ async fn usage_that_was_handed_over_before_a_crash_is_not_counted_again() {
     let segment = bench.door.journal.rotate().expect("rotates").remove(0);
     let copy = std::fs::read(&segment).expect("reads");
     let usage = &bench.door.services.usage;
-    bench.door.journal.drain(usage).await.expect("drains");
+    bench.door.hand_over_usage().await.expect("drains");
     // The crash came after the records were taken, before the segment was unlinked.
     std::fs::write(&segment, copy).expect("writes");
-    bench.door.journal.drain(usage).await.expect("drains");
+    bench.door.hand_over_usage().await.expect("drains");
     assert_eq!(testing::records(usage).await.len(), 1);
 }
 
@@ -123,7 +123,7 @@ async fn usage_of_a_caller_that_went_away_is_counted() {
     assert!(tokio::time::timeout(Duration::from_millis(30), wait).await.is_err());
     bench.fakes.finish.add_permits(1);
     assert_eq!(background::drain(&bench.door, Duration::from_secs(5)).await, 0);
-    let handed_over = bench.door.journal.drain(&bench.door.services.usage).await;
+    let handed_over = bench.door.hand_over_usage().await;
     assert_eq!(handed_over.expect("drains"), 2);
 }
 
@@ -276,7 +276,7 @@ async fn a_streamed_answer_begins_before_its_function_is_over_and_is_counted_who
     assert!(matches!(reply.outcome, Outcome::Returned(_)));
     assert_eq!(bench.door.pool.counts().busy, 0, "it is free before the caller hears of the end");
     let usage = &bench.door.services.usage;
-    assert_eq!(bench.door.journal.drain(usage).await.expect("drains"), 1);
+    assert_eq!(bench.door.hand_over_usage().await.expect("drains"), 1);
     let records = testing::records(usage).await;
     // What the fake returns beside it is `[0,1]`.
     assert_eq!(records[0].bytes_out, 11 + 5);
@@ -308,7 +308,7 @@ async fn a_caller_that_goes_away_does_not_stop_what_it_streams() {
     assert_eq!(bench.door.pool.drain(Duration::from_secs(10)).await, 0);
     assert_eq!(bench.fakes.served.load(Ordering::SeqCst), 1);
     let usage = &bench.door.services.usage;
-    assert_eq!(bench.door.journal.drain(usage).await.expect("drains"), 1);
+    assert_eq!(bench.door.hand_over_usage().await.expect("drains"), 1);
     let records = testing::records(usage).await;
     assert_eq!(records[0].bytes_out, 11 + 5);
 }

@@ -49,7 +49,7 @@ async fn an_event_is_served_once_and_acknowledged() {
     assert_eq!(id, event.request_id);
     until_depth(&bench, "hello", NOTHING).await;
     assert_eq!(bench.fakes.served.load(Ordering::SeqCst), 1);
-    bench.door.journal.drain(&bench.door.services.usage).await.expect("drains");
+    bench.door.hand_over_usage().await.expect("drains");
     let usage = &bench.door.services.usage;
     let records = testing::records(usage).await;
     assert_eq!((records[0].request_id, records[0].trigger), (id, Trigger::Async));

@@ -10,28 +10,29 @@ use lacewing_model::{Error, Result};
 use lacewing_services::Usage;
 
 use super::{Journal, JournalError, Segment, unusable};
+use crate::metrics::Metrics;
 
 /// Records that are handed over at a time.
 const BATCH: usize = 500;
 
 impl Journal {
-    /// Hands all records over to `usage`; gives their number.
+    /// Hands all records over to `usage`, and has `metrics` count them; gives their number.
     ///
     /// # Errors
     /// If a segment cannot be read or `usage` does not take its records; nothing is lost.
-    pub async fn drain(self: &Arc<Self>, usage: &Usage) -> Result<u64> {
+    pub(crate) async fn drain(self: &Arc<Self>, usage: &Usage, metrics: &Metrics) -> Result<u64> {
         let _one_at_a_time = self.draining.lock().await;
         let journal = self.clone();
         let closed = off_thread(move || journal.rotate()).await?;
         let mut records = 0;
         for path in closed {
-            records += drain_segment(path, usage).await?;
+            records += drain_segment(path, usage, metrics).await?;
         }
         Ok(records)
     }
 }
 
-async fn drain_segment(path: PathBuf, usage: &Usage) -> Result<u64> {
+async fn drain_segment(path: PathBuf, usage: &Usage, metrics: &Metrics) -> Result<u64> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let opened = path.clone();
     let mut segment = off_thread(move || read(&opened, Segment::open(&opened))).await?;
@@ -47,8 +48,9 @@ async fn drain_segment(path: PathBuf, usage: &Usage) -> Result<u64> {
         if records.is_empty() {
             break;
         }
+        usage.append(&records, Some(&format!("{name}/{number}"))).await?;
+        metrics.take(&name, number, records.iter().map(|written| &written.record));
         total += u64::try_from(records.len()).unwrap_or(u64::MAX);
-        usage.append(records, Some(&format!("{name}/{number}"))).await?;
     }
     if let Some(torn) = segment.torn() {
         let (offset, bytes) = (torn.offset, torn.bytes);

@@ -2,35 +2,8 @@
 
 use std::io::Write;
 
-use lacewing_model::usage::{Ending, Trigger};
-use lacewing_model::{RequestId, Timestamp};
-
 use super::*;
-use crate::testing::key;
-
-fn record(number: i64) -> UsageRecord {
-    let key = key("000000000000", "hello");
-    UsageRecord {
-        at: Timestamp::from_seconds(number),
-        account: key.account,
-        region: key.region,
-        function: key.name,
-        version: "$LATEST".into(),
-        request_id: RequestId::random(),
-        trigger: Trigger::Sync,
-        ending: Ending::Returned,
-        duration_us: 900,
-        billed_ms: 1,
-        init_us: None,
-        memory_mb: 128,
-        max_memory_mb: 20,
-        bytes_in: 2,
-        bytes_out: 5,
-        network_in: 6,
-        network_out: 7,
-        timeline: None,
-    }
-}
+use crate::testing::record;
 
 fn read_all(path: &Path) -> (Vec<UsageRecord>, Option<Torn>) {
     let mut segment = Segment::open(path).expect("opens");

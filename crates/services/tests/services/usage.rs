@@ -56,7 +56,7 @@ async fn usage_is_read_back_and_summed_for_each_account() {
             record(&bench, account(), Ending::Timeout),
         ];
         let usage = &bench.services.usage;
-        usage.append(written(&records), None).await.expect("appended");
+        usage.append(&written(&records), None).await.expect("appended");
         let page = async |cursor, limit| {
             let query = UsageQuery { cursor, limit, ..UsageQuery::default() };
             usage.read(&account(), &region(), &query).await.expect("read")
@@ -97,7 +97,7 @@ async fn usage_is_asked_for_by_function_and_time() {
         let mut all = Vec::new();
         for name in ["a", "b", "a", "b"] {
             let record = named(name);
-            usage.append(written(std::slice::from_ref(&record)), None).await.expect("appended");
+            usage.append(&written(std::slice::from_ref(&record)), None).await.expect("appended");
             all.push(record);
             bench.clock.advance(Duration::from_secs(60));
         }
@@ -120,11 +120,11 @@ async fn a_batch_that_is_appended_again_counts_once() {
         let records: Vec<UsageRecord> =
             (0..2_500).map(|_| record(&bench, account(), Ending::Returned)).collect();
         let usage = &bench.services.usage;
-        usage.append(written(&records), Some("batch-1")).await.expect("appended");
-        usage.append(written(&records), Some("batch-1")).await.expect("recognised");
+        usage.append(&written(&records), Some("batch-1")).await.expect("appended");
+        usage.append(&written(&records), Some("batch-1")).await.expect("recognised");
         let count = async || sums(usage, &account()).await.invocations;
         assert_eq!(count().await, 2_500);
-        usage.append(written(&records), Some("batch-2")).await.expect("appended");
+        usage.append(&written(&records), Some("batch-2")).await.expect("appended");
         assert_eq!(count().await, 5_000);
     }
 }
@@ -137,7 +137,7 @@ async fn old_records_are_forgotten() {
         let usage = &bench.services.usage;
         let append = async || {
             let records = [record(&bench, account(), Ending::Returned)];
-            usage.append(written(&records), None).await.expect("appended");
+            usage.append(&written(&records), None).await.expect("appended");
         };
         let count = async || {
             bench.services.forget_old().await.expect("forgotten");
