@@ -44,6 +44,27 @@ PYTHON_WORKLOADS = {
         {"csv": "k,v\na,1\nb,2\na,3\n"},
         {"a": 4, "b": 2},
     ),
+    "cryptography": (
+        ["cryptography"],
+        "from cryptography.fernet import Fernet\n"
+        "from cryptography.hazmat.primitives.asymmetric import ec\n"
+        "from cryptography.hazmat.primitives.hashes import SHA256\n"
+        "def handler(event, c):\n"
+        "    key = ec.generate_private_key(ec.SECP256R1())\n"
+        "    signature = key.sign(event.encode(), ec.ECDSA(SHA256()))\n"
+        "    key.public_key().verify(signature, event.encode(), ec.ECDSA(SHA256()))\n"
+        "    box = Fernet(Fernet.generate_key())\n"
+        "    return box.decrypt(box.encrypt(event.encode())).decode()\n",
+        "secret",
+        "secret",
+    ),
+    "orjson": (
+        ["orjson"],
+        "import orjson, datetime\ndef handler(event, c):\n"
+        "    return orjson.loads(orjson.dumps({'at': datetime.date(2026, 1, 2), 'event': event}))\n",
+        [1.5, "ä"],
+        {"at": "2026-01-02", "event": [1.5, "ä"]},
+    ),
 }
 
 NODE_WORKLOADS = {
@@ -66,6 +87,46 @@ NODE_WORKLOADS = {
         "const { crc32 } = require('@node-rs/crc32'); exports.handler = async (e) => crc32(e);\n",
         "123456789",
         lambda payload: payload == 0xCBF43926,
+    ),
+    "sharp": (
+        ["sharp"],
+        "const sharp = require('sharp');\n"
+        "exports.handler = async ({ width }) => {\n"
+        "  const red = { create: { width: 640, height: 480, channels: 3, background: 'red' } };\n"
+        "  const small = await sharp(await sharp(red).png().toBuffer()).resize(width).toBuffer({ resolveWithObject: true });\n"
+        "  return [small.info.format, small.info.width, small.info.height];\n"
+        "};\n",
+        {"width": 64},
+        lambda payload: payload == ["png", 64, 48],
+    ),
+    "built-in modules": (
+        [],
+        """
+const { Worker } = require('worker_threads'), { execFileSync } = require('child_process');
+const crypto = require('crypto'), dns = require('dns').promises, http = require('http'), zlib = require('zlib');
+// (module (func (export "add") (param i32 i32) (result i32) local.get 0 local.get 1 i32.add))
+const ADD = Buffer.from('AGFzbQEAAAABBwFgAn9/AX8DAgEABwcBA2FkZAAACgkBBwAgACABags=', 'base64');
+exports.handler = async ({ text }) => {
+  const worker = new Worker('require("worker_threads").parentPort.postMessage(6 * 7)', { eval: true });
+  const answer = await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  const { instance } = await WebAssembly.instantiate(ADD);
+  const server = http.createServer((request, response) => response.end(request.url)).listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const url = `http://127.0.0.1:${server.address().port}/path`;
+  const body = await new Promise((resolve) => http.get(url, { agent: false }, (response) => {
+    let all = '';
+    response.on('data', (part) => { all += part; }).on('end', () => resolve(all));
+  }));
+  server.close();
+  const zipped = await new Promise((resolve, reject) =>
+    zlib.gzip(text, (error, data) => (error ? reject(error) : resolve(data))));
+  return [answer, instance.exports.add(2, 3), body, zlib.gunzipSync(zipped).toString(),
+    (await dns.lookup('localhost', { family: 4 })).address, execFileSync('/bin/echo', ['child']).toString(),
+    crypto.createHash('sha256').update(text).digest('hex').slice(0, 8)];
+};
+""",
+        {"text": "abc"},
+        lambda payload: payload == [42, 5, "/path", "abc", "127.0.0.1", "child\n", "ba7816bf"],
     ),
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn soak() -> Result<()> {
     let environment = [("LACEWING_SOAK", "1"), ("LACEWING_BIN", binary)];
     pytest("soak: crash under load", "tests/e2e/test_crash.py", &environment)?;
     pytest("soak: what goes leaves nothing", "tests/e2e/test_retirement.py", &environment)?;
+    pytest("soak: what is unique", "tests/e2e/test_uniqueness.py", &environment)?;
     pytest("soak: what a neighbour feels", "tests/e2e/test_exhaustion.py", &environment)
 }
 
