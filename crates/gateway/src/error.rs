@@ -81,6 +81,9 @@ const fn row(kind: Kind) -> Row {
     use StatusCode as S;
     match kind {
         Kind::NotFound => ("ResourceNotFoundException", S::NOT_FOUND, "Message", User),
+        Kind::NotConfigured => {
+            ("ProvisionedConcurrencyConfigNotFoundException", S::NOT_FOUND, "message", User)
+        }
         Kind::AlreadyExists | Kind::Conflict => {
             ("ResourceConflictException", S::CONFLICT, "message", User)
         }

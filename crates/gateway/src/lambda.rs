@@ -13,6 +13,7 @@ mod invoke;
 mod logging;
 pub(crate) mod name;
 mod page;
+mod provisioned;
 mod settings;
 mod streaming;
 mod table;
@@ -41,6 +42,10 @@ pub(crate) async fn handle(inner: &Inner, call: Call, route: Route) -> Answer {
         "PutFunctionConcurrency" => concurrency::put(inner, &call, &route).await,
         "GetFunctionConcurrency" => concurrency::get(inner, &call, &route),
         "DeleteFunctionConcurrency" => concurrency::delete(inner, &call, &route).await,
+        "PutProvisionedConcurrencyConfig" => provisioned::put(inner, &call, &route).await,
+        "GetProvisionedConcurrencyConfig" => provisioned::get(inner, &call, &route),
+        "ListProvisionedConcurrencyConfigs" => provisioned::list(inner, &call, &route),
+        "DeleteProvisionedConcurrencyConfig" => provisioned::delete(inner, &call, &route).await,
         "PublishVersion" => versions::publish(inner, &call, &route).await,
         "ListVersionsByFunction" => versions::list(inner, &call, &route),
         "CreateAlias" => versions::create_alias(inner, &call, &route).await,

@@ -87,12 +87,14 @@ pub(crate) async fn follow_catalog<S: Source>(door: &Door<S>) {
     let mut changes = door.services.catalog.changes();
     // What has changed since the door was opened.
     concurrency::tell_all(door);
+    concurrency::provide_all(door);
     loop {
         match changes.recv().await {
             Ok(key) => tell_pool(door, key),
             Err(RecvError::Lagged(_)) => {
                 door.pool.functions().into_iter().for_each(|key| tell_pool(door, key));
                 concurrency::tell_all(door);
+                concurrency::provide_all(door);
             }
             Err(RecvError::Closed) => return,
         }
@@ -103,6 +105,7 @@ fn tell_pool<S: Source>(door: &Door<S>, key: VersionKey) {
     if key.version == Version::Latest {
         concurrency::tell(door, &key.function);
     }
+    concurrency::provide(door, &key.function);
     match door.services.catalog.version(&key) {
         Some(function) => {
             door.pool.source().expect(&function);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use lacewing_model::usage::{Ending, Timeline, UsageRecord};
+use lacewing_model::usage::{ColdStart, Ending, Timeline, UsageRecord};
 use lacewing_model::{
     ByteSize, Clock, Error, Function, Invocation, Kind, Outcome, Reply, RequestId, Result,
 };
@@ -305,10 +305,12 @@ fn config(options: &Options) -> Config {
 impl Source for Live {
     type Instance = Instance;
 
-    async fn start(&self, function: Arc<Function>) -> Result<Instance> {
+    async fn start(&self, function: Arc<Function>, reason: ColdStart) -> Result<Instance> {
         let credentials = self.identity.session(&function)?;
         let substitute = self.substitute;
-        self.starter.start(StartRequest { function, credentials, substitute }).await
+        let provisioned = reason == ColdStart::Provisioned;
+        let request = StartRequest { function, credentials, substitute, provisioned };
+        self.starter.start(request).await
     }
 
     fn expect(&self, function: &Function) {

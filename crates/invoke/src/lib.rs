@@ -34,7 +34,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::pool::driver::Source as _;
-use lacewing_model::{Clock, FunctionKey, Invocation, Qualifier, Reply, RequestId, Result};
+use lacewing_model::{
+    Clock, FunctionKey, Invocation, Qualifier, Reply, RequestId, Result, VersionKey,
+};
 use lacewing_runtime::{LogReceiver, Starter};
 use lacewing_services::Services;
 use lacewing_store::Store;
@@ -43,6 +45,7 @@ use crate::door::{Door, Live};
 
 pub use door::Streamed;
 pub use options::Options;
+pub use pool::core::{Failed, Provided};
 
 /// The one door; cheap to clone.
 #[derive(Clone, Debug)]
@@ -133,6 +136,12 @@ impl Invoker {
     /// Changes that nobody tells of are in force a moment after the catalog shows them.
     pub fn concurrency_changed(&self, function: &FunctionKey) {
         concurrency::tell(&self.0, function);
+        concurrency::provide(&self.0, function);
+    }
+
+    /// How the promise is kept that Instances of a version are ready.
+    pub fn provided(&self, version: &VersionKey) -> Provided {
+        self.0.pool.provided(version)
     }
 
     /// Serves events, lets time pass for the pool, and moves logs and usage to where they are

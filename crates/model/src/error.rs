@@ -16,6 +16,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The thing does not exist.
     NotFound,
+    /// The thing exists, and what is asked for was never set for it.
+    NotConfigured,
     /// A thing of that name exists already.
     AlreadyExists,
     /// The thing is in a state in which this cannot be done; later it may be.

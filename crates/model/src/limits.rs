@@ -53,6 +53,8 @@ pub const UNRESERVED_CONCURRENCY: u32 = 100;
 pub const CODE_STORAGE: ByteSize = ByteSize::bytes(75 * 1024 * 1024 * 1024);
 /// Time an on-demand Instance has for its init phase before it is retried inside the invocation.
 pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same of an Instance that is kept ready.
+pub const PROVISIONED_INIT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Processes and threads of one Instance.
 pub const PROCESSES: u32 = 1_024;
 /// Processes of one Instance's user, its `RLIMIT_NPROC`; not documented, `ulimit -u` of a function on

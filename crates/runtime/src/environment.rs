@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use lacewing_model::{Credentials, Family, Function, LogFormat, RuntimeId};
 
+use crate::platform_log::Initialization;
+
 /// Port of the Lambda Runtime API inside every sandbox.
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
 /// Directory of the function's code inside.
@@ -26,6 +28,7 @@ const LIBRARIES: &str = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runti
 pub(crate) struct Source<'a> {
     pub(crate) function: &'a Function,
     pub(crate) credentials: &'a Credentials,
+    pub(crate) initialization: Initialization,
     /// What serves, which may be a substitute for what the function asks for.
     pub(crate) serving: RuntimeId,
     pub(crate) log_stream: &'a str,
@@ -124,7 +127,7 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
         ("AWS_LAMBDA_FUNCTION_NAME", Some(function.key.name.to_string())),
         ("AWS_LAMBDA_FUNCTION_VERSION", Some(function.version.to_string())),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", Some(config.memory_mb.to_string())),
-        ("AWS_LAMBDA_INITIALIZATION_TYPE", Some("on-demand".to_owned())),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", Some(source.initialization.name().to_owned())),
         ("AWS_LAMBDA_LOG_GROUP_NAME", Some(config.logging.group_of(&function.key.name))),
         ("AWS_LAMBDA_LOG_STREAM_NAME", Some(source.log_stream.to_owned())),
         ("AWS_LAMBDA_RUNTIME_API", Some(format!("127.0.0.1:{RUNTIME_API_PORT}"))),
@@ -170,6 +173,7 @@ mod tests {
         let source = Source {
             function: &function,
             credentials: &credentials,
+            initialization: Initialization::OnDemand,
             serving: function.config.runtime,
             log_stream: "2026/11/21/[$LATEST]abc",
             endpoint_port: 9002,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use lacewing_model::usage::Ending;
-use lacewing_model::{ByteSize, FunctionError, Invocation, Outcome, Result, limits};
+use lacewing_model::{ByteSize, FunctionError, Invocation, Outcome, Result};
 
 use lacewing_sandbox::{Freezer, Traffic};
 
@@ -114,7 +114,7 @@ impl Instance {
         };
         instance.log.platform(&Event::InitStart(instance.blueprint.init_start()));
         let asked = Instant::now();
-        let (began, result) = instance.initialise(asked + limits::INIT_TIMEOUT).await;
+        let (began, result) = instance.initialise(asked + instance.blueprint.init_limit()).await;
         let took = began.elapsed();
         instance.start = StartTimes { sandbox: began - asked, init: took };
         match result {
@@ -360,8 +360,9 @@ impl Instance {
     }
 
     fn log_init(&mut self, took: Duration, phase: Phase, status: Status<'_>) {
-        self.log.platform(&Event::InitDone { phase, status });
-        self.log.platform(&Event::InitReport { took, phase, status });
+        let initialization = self.blueprint.initialization();
+        self.log.platform(&Event::InitDone { initialization, phase, status });
+        self.log.platform(&Event::InitReport { initialization, took, phase, status });
     }
 }
 

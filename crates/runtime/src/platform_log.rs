@@ -21,9 +21,9 @@ pub(crate) enum Event<'a> {
     /// A runtime starts.
     InitStart(InitStart<'a>),
     /// Its init phase is over.
-    InitDone { phase: Phase, status: Status<'a> },
+    InitDone { initialization: Initialization, phase: Phase, status: Status<'a> },
     /// How long that took.
-    InitReport { took: Duration, phase: Phase, status: Status<'a> },
+    InitReport { initialization: Initialization, took: Duration, phase: Phase, status: Status<'a> },
     /// An invocation begins.
     Start { request_id: RequestId, version: Version },
     /// It took too long.
@@ -42,7 +42,17 @@ pub(crate) struct InitStart<'a> {
     pub(crate) region: &'a Region,
     pub(crate) function: &'a Function,
     pub(crate) serving: RuntimeId,
+    pub(crate) initialization: Initialization,
     pub(crate) version: &'a str,
+}
+
+/// Why an Instance is initialised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Initialization {
+    /// It is wanted.
+    OnDemand,
+    /// It is one of those that are kept ready.
+    Provisioned,
 }
 
 /// In which phase an init ran.
@@ -95,7 +105,7 @@ fn text(event: &Event<'_>, now: impl FnOnce() -> Timestamp) -> Option<String> {
     Some(match event {
         Event::InitStart(start) => init_start(start),
         Event::InitDone { .. } | Event::InitReport { status: Status::Success, .. } => return None,
-        Event::InitReport { took, phase, status } => init_report(*took, *phase, *status),
+        Event::InitReport { took, phase, status, .. } => init_report(*took, *phase, *status),
         Event::Start { request_id, version } => {
             format!("START RequestId: {request_id} Version: {version}")
         }
@@ -182,6 +192,15 @@ impl InitStart<'_> {
     fn substitute_for(&self) -> Option<RuntimeId> {
         let wanted = self.function.config.runtime;
         (wanted != self.serving).then_some(wanted)
+    }
+}
+
+impl Initialization {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OnDemand => "on-demand",
+            Self::Provisioned => "provisioned-concurrency",
+        }
     }
 }
 

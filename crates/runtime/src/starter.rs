@@ -27,7 +27,7 @@ use crate::instance::Instance;
 use crate::layout::{Layout, Parts};
 use crate::log::{self, LogReceiver, LogSender, LogWriter};
 use crate::package::{Package, Packages};
-use crate::platform_log::{self, InitStart};
+use crate::platform_log::{self, InitStart, Initialization};
 use crate::process::{Means, Process, StartError, TELEMETRY_FD};
 use crate::runtimes::{Interpreter, Runtimes};
 
@@ -60,6 +60,8 @@ pub struct StartRequest {
     pub credentials: Credentials,
     /// Whether another version of the same language may serve.
     pub substitute: bool,
+    /// Whether it is to be kept ready: nobody waits for its init phase, which may be long.
+    pub provisioned: bool,
 }
 
 /// The files that Instances stand on, made before there is a launcher and a store. Making them runs
@@ -293,6 +295,14 @@ impl Blueprint {
         Duration::from_secs(self.function().config.timeout_seconds.into())
     }
 
+    /// Time of the init phase.
+    pub(crate) fn init_limit(&self) -> Duration {
+        match self.initialization() {
+            Initialization::OnDemand => limits::INIT_TIMEOUT,
+            Initialization::Provisioned => limits::PROVISIONED_INIT_TIMEOUT,
+        }
+    }
+
     /// Memory of one Instance.
     pub(crate) fn memory(&self) -> ByteSize {
         ByteSize::mebibytes(self.function().config.memory_mb)
@@ -303,7 +313,17 @@ impl Blueprint {
             region: &self.shared.region,
             function: self.function(),
             serving: self.serving(),
+            initialization: self.initialization(),
             version: self.interpreter.as_ref().map_or("", |one| one.version.as_str()),
+        }
+    }
+
+    /// Why it is initialised.
+    pub(crate) fn initialization(&self) -> Initialization {
+        if self.request.provisioned {
+            Initialization::Provisioned
+        } else {
+            Initialization::OnDemand
         }
     }
 
@@ -367,6 +387,7 @@ impl Blueprint {
         environment::compose(&Source {
             function: self.function(),
             credentials: &self.request.credentials,
+            initialization: self.initialization(),
             serving: self.serving(),
             log_stream: &self.log_stream,
             endpoint_port: self.shared.endpoint_port,

@@ -6,7 +6,7 @@
 
 mod view;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::functions::AccountUsage;
 use crate::record;
+use crate::record::provisioned::Provision;
 
 use view::View;
 
@@ -147,9 +148,39 @@ impl Catalog {
         self.0.view.load().reserving().cloned().collect()
     }
 
-    /// Concurrent invocations that are reserved for functions of an account, all together.
-    pub(crate) fn reserved_in_all(&self, account: &AccountId, region: &Region) -> u32 {
-        self.0.view.load().reserved_in_all(account, region)
+    /// Concurrent invocations that functions of an account have for themselves, all together.
+    pub(crate) fn guaranteed_in_all(&self, account: &AccountId, region: &Region) -> u32 {
+        self.0.view.load().guaranteed_in_all(account, region)
+    }
+
+    /// What is kept ready for a version or alias of a function, if anything is.
+    pub fn provision(&self, key: &FunctionKey, qualifier: &str) -> Option<Arc<Provision>> {
+        self.0.view.load().provision(key, qualifier).cloned()
+    }
+
+    /// At most `limit` of what is kept ready of a function, beginning behind `after`.
+    pub fn provisions(
+        &self,
+        key: &FunctionKey,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<Arc<Provision>> {
+        self.0.view.load().provisions_after(key, after).take(limit).cloned().collect()
+    }
+
+    /// How many Instances of which versions of a function are kept ready.
+    pub fn provided(&self, key: &FunctionKey) -> HashMap<VersionKey, u32> {
+        self.0.view.load().provided(key)
+    }
+
+    /// All of them together.
+    pub(crate) fn provisioned_of(&self, key: &FunctionKey) -> u32 {
+        self.0.view.load().provisioned_of(key)
+    }
+
+    /// The functions of which Instances are kept ready.
+    pub fn providing(&self) -> HashSet<FunctionKey> {
+        self.0.view.load().providing()
     }
 
     /// Waits until the version can be invoked; `None` if there is none, if it failed, or if it
@@ -171,7 +202,8 @@ impl Catalog {
     }
 
     /// Tells of every version that changes from now on, and of a function's `$LATEST` also when its
-    /// concurrency changes. Who falls behind looks at the catalog.
+    /// concurrency, what is kept ready of it or one of its aliases changes. Who falls behind looks at
+    /// the catalog.
     pub fn changes(&self) -> broadcast::Receiver<VersionKey> {
         self.0.changes.subscribe()
     }
@@ -273,8 +305,7 @@ impl Catalog {
         }
         self.0.view.store(Arc::new(view));
         self.0.applied.send_replace(change.revision());
-        let function = || record::concurrency::function_key(change.key()).map(VersionKey::from);
-        if let Some(key) = record::version_key(change.key()).or_else(function) {
+        if let Some(key) = record::version_key(change.key()).or_else(|| owner(change.key())) {
             self.tell(key);
         }
     }
@@ -283,6 +314,14 @@ impl Catalog {
         // Nobody needs to listen.
         let _listeners = self.0.changes.send(key).unwrap_or(0);
     }
+}
+
+/// The `$LATEST` of the function to which a record belongs that is no version.
+fn owner(key: &Key) -> Option<VersionKey> {
+    let concurrency = || record::concurrency::function_key(key);
+    let alias = || record::alias::alias_key(key).map(|(function, _)| function);
+    let provision = || record::provisioned::provision_key(key).map(|(function, _)| function);
+    concurrency().or_else(alias).or_else(provision).map(VersionKey::from)
 }
 
 /// Everything there is, and a revision that is not newer than it.

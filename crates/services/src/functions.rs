@@ -30,6 +30,7 @@ mod aliases;
 pub(crate) mod claims;
 mod concurrency;
 mod package;
+mod provisioned;
 pub(crate) mod reconciler;
 mod request;
 mod validate;

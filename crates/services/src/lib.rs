@@ -35,6 +35,7 @@ pub use functions::{
 };
 pub use identity::{Identity, Key, LookupError};
 pub use logs::{Line, Lines, LogBounds, LogCursor, LogEvent, LogPage, LogQuery, Logs};
+pub use record::provisioned::Provision;
 pub use usage::{TotalsPage, Usage, UsagePage, UsageQuery, UsageTotals, Written};
 
 use retention::Retention;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 pub(crate) mod alias;
 pub(crate) mod concurrency;
 pub(crate) mod numbers;
+pub(crate) mod provisioned;
 
 /// The format this program writes; it reads this one and all before.
 const FORMAT: u32 = 1;

@@ -14,6 +14,8 @@ mod functions;
 mod identity;
 #[path = "services/logs.rs"]
 mod logs;
+#[path = "services/provisioned.rs"]
+mod provisioned;
 #[path = "services/usage.rs"]
 mod usage;
 #[path = "services/versions.rs"]

@@ -17,7 +17,7 @@
 //! by when it wants to hear `Tick`.
 //!
 //! The parts: `arrive` takes callers and gives them Instances, `place` starts Instances and makes
-//! room, `idle` decides what becomes of those without work, `inputs` takes what operators and
+//! room, `promise` keeps Instances ready, `idle` decides what becomes of those without work, `inputs` takes what operators and
 //! the machine say, `permits` counts concurrency, `share` bounds Instances, `line` keeps turns, [`Keep`] learns.
 
 use std::cmp::Reverse;
@@ -40,18 +40,22 @@ mod line;
 mod mean;
 mod permits;
 mod place;
+mod promise;
 mod share;
 mod timers;
 mod words;
 
 pub use adaptive::Adaptive;
 pub use keep::{Facts, Keep, Plan};
-pub use words::{Command, Config, Counts, Event, InstanceId, Refusal, Share, WaiterId};
+pub use words::{
+    Command, Config, Counts, Event, Failed, InstanceId, Provided, Refusal, Share, WaiterId,
+};
 
 use line::Line;
 use mean::Mean;
 use permits::{Family, Permits, Quota};
 use place::Starts;
+use promise::Promise;
 use share::Held;
 use timers::Timers;
 
@@ -82,6 +86,12 @@ pub struct Core<K: Keep = Adaptive> {
     /// Functions with callers for whom no Instance is being started, in turn.
     line: Line,
     starts: Starts,
+    /// Instances that are being started to be kept ready.
+    readying: usize,
+    /// Those of them that take so long that they are no burst of work any more.
+    lasting: usize,
+    /// When those that are being started become that.
+    lasts: VecDeque<(Timestamp, InstanceId)>,
     timers: Timers,
     /// When idle Instances are to be frozen; those that serve meanwhile are not.
     freezing: VecDeque<(Timestamp, InstanceId)>,
@@ -118,8 +128,7 @@ struct Entry<H> {
     tenant: TenantId,
     family: FamilyId,
     quota: Quota,
-    /// Instances that are kept ready, whether or not anybody calls.
-    ready: usize,
+    promise: Promise,
     waiting: VecDeque<Waiter>,
     /// The one used last is at the end.
     idle: VecDeque<InstanceId>,
@@ -137,8 +146,6 @@ struct Entry<H> {
     ranked: bool,
     /// Whether it is in `resting`.
     resting: bool,
-    /// After a start for nobody has failed: not before this moment again.
-    retry: Option<Timestamp>,
     /// What its Instance used when one was last measured.
     typical: Option<ByteSize>,
     start_time: Mean,
@@ -212,6 +219,9 @@ struct Slot {
     /// Until when it is kept though nobody calls, if it was started before anybody did and has
     /// not served yet.
     until: Option<Timestamp>,
+    /// Whether it was started to be kept ready, and whether that is taking long.
+    provided: bool,
+    lasts: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +247,9 @@ impl<K: Keep> Core<K> {
     pub fn with(config: Config, keep: K) -> Self {
         Self {
             starts: Starts::new(&config),
+            readying: 0,
+            lasting: 0,
+            lasts: VecDeque::new(),
             config,
             keep,
             next_instance: 0,
@@ -271,7 +284,10 @@ impl<K: Keep> Core<K> {
             Event::Arrive { waiter, function } => self.arrive(waiter, function, now, &mut todo),
             Event::Leave { waiter } => self.leave(waiter, now),
             Event::Started { instance, memory } => {
-                self.started(instance, memory, now, &mut todo);
+                self.started(instance, memory, true, now, &mut todo);
+            }
+            Event::InitFailed { instance, memory } => {
+                self.started(instance, memory, false, now, &mut todo);
             }
             Event::StartFailed { instance } => self.start_failed(instance, now, &mut todo),
             Event::Done { instance, memory, reusable } => {
@@ -325,7 +341,8 @@ impl<K: Keep> Core<K> {
         let patience = self.patience.front().map(|(due, _)| *due);
         let freezing = self.freezing.front().map(|(due, _)| *due);
         let refreezing = self.refreezing.front().map(|(due, _)| *due);
-        [self.timers.next(), patience, freezing, refreezing].into_iter().flatten().min()
+        let lasts = self.lasts.front().map(|(due, _)| *due);
+        [self.timers.next(), patience, freezing, refreezing, lasts].into_iter().flatten().min()
     }
 
     fn entry(&mut self, id: FunctionId) -> Option<&mut Entry<K::History>> {
@@ -349,14 +366,9 @@ impl<H> Entry<H> {
         self.live() + self.retiring == 0 && self.waiting.is_empty()
     }
 
-    /// Instances that are kept ready, whether or not anybody calls.
-    fn provisioned(&self) -> usize {
-        if self.deleted { 0 } else { self.ready }
-    }
-
-    /// Whether an idle Instance may end without being missed.
-    fn has_spare(&self) -> bool {
-        self.live() > self.provisioned()
+    /// Instances that are being started for callers.
+    fn coming(&self) -> usize {
+        self.starting - self.promise.starting
     }
 }
 

@@ -30,7 +30,9 @@ use lacewing_model::{
 use lacewing_runtime::stream::Outlet;
 use lacewing_runtime::{BlankCounts, Completion, Freezer, StartTimes};
 
-use crate::pool::core::{Command, Config, Core, Counts, Event, InstanceId, Refusal, WaiterId};
+use crate::pool::core::{
+    Command, Config, Core, Counts, Event, InstanceId, Provided, Refusal, WaiterId,
+};
 
 mod lease;
 mod refusal;
@@ -51,9 +53,12 @@ pub(crate) trait Source: Debug + Send + Sync + 'static {
     /// What it makes.
     type Instance: Serve;
 
-    /// Makes one for the function.
-    fn start(&self, function: Arc<Function>)
-    -> impl Future<Output = Result<Self::Instance>> + Send;
+    /// Makes one for the function, because of this.
+    fn start(
+        &self,
+        function: Arc<Function>,
+        reason: ColdStart,
+    ) -> impl Future<Output = Result<Self::Instance>> + Send;
 
     /// Notes that the function may be started soon.
     fn expect(&self, _function: &Function) {}
@@ -268,6 +273,21 @@ impl<S: Source> Pool<S> {
         self.0.clone().note(Event::Reserved { function, concurrency });
     }
 
+    /// So many Instances of the version are kept ready.
+    pub(crate) fn provision(&self, function: Arc<Function>, instances: u32) {
+        self.0.clone().note(Event::Provisioned { function, instances });
+    }
+
+    /// How that is kept.
+    pub(crate) fn provided(&self, version: &VersionKey) -> Provided {
+        self.0.inner.lock().core.provided(version)
+    }
+
+    /// The versions of a function of which some are kept ready.
+    pub(crate) fn promised(&self, function: &FunctionKey) -> Vec<VersionKey> {
+        self.0.inner.lock().core.promised(function)
+    }
+
     /// Work waits for a processor in so many percent of the time.
     pub(crate) fn press(&self, percent: u8) {
         self.0.clone().note(Event::Pressure { cpu: percent });
@@ -391,11 +411,16 @@ impl<S: Source> Shared<S> {
         decided: Instant,
     ) {
         let guard = lease::AtEnd::new(self.clone(), Event::StartFailed { instance: id });
-        match self.source.start(function).await {
+        match self.source.start(function, reason).await {
             Ok(instance) => {
                 guard.disarm();
                 let (ready, times) = (Instant::now(), instance.start_times());
-                let event = Event::Started { instance: id, memory: instance.memory_used() };
+                let memory = instance.memory_used();
+                let event = if instance.is_reusable() {
+                    Event::Started { instance: id, memory }
+                } else {
+                    Event::InitFailed { instance: id, memory }
+                };
                 let birth = Some(Birth { reason, decided, ready, times });
                 self.note_with(event, Some((id, Box::new(Born { instance, birth }))), None);
             }

@@ -11,10 +11,7 @@ use serde::Serialize;
 
 use lacewing_model::{LogLevel, RequestId, Timestamp};
 
-use super::{Event, InitStart, Report, Status};
-
-/// Every Instance starts when it is wanted.
-const INITIALIZATION: &str = "on-demand";
+use super::{Event, InitStart, Initialization, Phase, Report, Status};
 
 #[derive(Serialize)]
 struct Record<R> {
@@ -125,11 +122,11 @@ pub(super) fn level(event: &Event<'_>) -> Option<LogLevel> {
 pub(super) fn record(event: &Event<'_>, at: Timestamp) -> Option<String> {
     match *event {
         Event::InitStart(start) => write(at, "platform.initStart", init_start(&start)),
-        Event::InitDone { phase, status } => {
-            write(at, "platform.initRuntimeDone", init(phase.name(), status, None))
+        Event::InitDone { initialization, phase, status } => {
+            write(at, "platform.initRuntimeDone", init(initialization, phase, status, None))
         }
-        Event::InitReport { took, phase, status } => {
-            write(at, "platform.initReport", init(phase.name(), status, Some(took)))
+        Event::InitReport { initialization, took, phase, status } => {
+            write(at, "platform.initReport", init(initialization, phase, status, Some(took)))
         }
         Event::Start { request_id, version } => {
             let version = version.to_string();
@@ -151,7 +148,7 @@ pub(super) fn record(event: &Event<'_>, at: Timestamp) -> Option<String> {
 
 fn init_start<'a>(start: &InitStart<'a>) -> InitStartRecord<'a> {
     InitStartRecord {
-        initialization_type: INITIALIZATION,
+        initialization_type: start.initialization.name(),
         phase: "init",
         runtime_version: start.runtime_version(),
         runtime_version_arn: start.runtime_version_arn(),
@@ -161,10 +158,15 @@ fn init_start<'a>(start: &InitStart<'a>) -> InitStartRecord<'a> {
     }
 }
 
-fn init<'a>(phase: &'static str, status: Status<'a>, took: Option<Duration>) -> InitRecord<'a> {
+fn init<'a>(
+    initialization: Initialization,
+    phase: Phase,
+    status: Status<'a>,
+    took: Option<Duration>,
+) -> InitRecord<'a> {
     InitRecord {
-        initialization_type: INITIALIZATION,
-        phase,
+        initialization_type: initialization.name(),
+        phase: phase.name(),
         outcome: outcome(status),
         metrics: took.map(|took| InitMetrics { duration_ms: millis(took) }),
     }

@@ -3,6 +3,9 @@
 use lacewing_model::LogLevel;
 
 use super::*;
+
+#[expect(non_upper_case_globals, reason = "stands for a field in many literals")]
+const initialization: Initialization = Initialization::OnDemand;
 use crate::testing;
 
 fn id() -> RequestId {
@@ -59,16 +62,16 @@ fn a_failed_init_is_reported_with_its_phase() {
     let status = Status::Error("Runtime.InvalidEntrypoint");
     let (took, phase) = (Duration::from_micros(790), Phase::Init);
     assert_eq!(
-        text(&Event::InitReport { took, phase, status }),
+        text(&Event::InitReport { initialization, took, phase, status }),
         "INIT_REPORT Init Duration: 0.79 ms\tPhase: init\tStatus: error\t\
          Error Type: Runtime.InvalidEntrypoint"
     );
     let (took, phase) = (Duration::from_millis(10_000), Phase::Invoke);
     assert_eq!(
-        text(&Event::InitReport { took, phase, status: Status::Timeout }),
+        text(&Event::InitReport { initialization, took, phase, status: Status::Timeout }),
         "INIT_REPORT Init Duration: 10000.00 ms\tPhase: invoke\tStatus: timeout"
     );
-    let good = Event::InitReport { took, phase, status: Status::Success };
+    let good = Event::InitReport { initialization, took, phase, status: Status::Success };
     assert_eq!(line(&good, LogFormat::Text, at), None);
 }
 
@@ -104,7 +107,8 @@ fn init_start_names_version_and_substitution() {
     let region = Region::new("eu-west-1").expect("valid");
     let (asked, other) = (testing::function("python3.11"), testing::function("python3.14"));
     let (serving, version) = (RuntimeId::python(3, 11), "3.11.7");
-    let start = |function| InitStart { region: &region, function, serving, version };
+    let start =
+        |function| InitStart { region: &region, function, serving, initialization, version };
     let line = text(&Event::InitStart(start(&asked)));
     let (head, hash) = line.rsplit_once(':').expect("an ARN");
     assert_eq!(
@@ -159,8 +163,8 @@ fn json_records_have_lambdas_members() {
     let init = Some(took);
     let events = [
         Event::Start { request_id, version: Version::Published(3) },
-        Event::InitDone { phase, status: Status::Success },
-        Event::InitReport { took, phase, status: Status::Timeout },
+        Event::InitDone { initialization, phase, status: Status::Success },
+        Event::InitReport { initialization, took, phase, status: Status::Timeout },
         an_end(Status::Success),
         Event::Report(Report { init, ..a_report() }),
         Event::Report(Report { status: Status::Error("Runtime.ExitError"), ..a_report() }),
@@ -204,13 +208,16 @@ fn the_system_level_decides_what_is_written() {
     let failed = Status::Error("Runtime.ExitError");
     let request_id = id();
     let events = [
-        (LogLevel::Debug, Event::InitDone { phase, status }),
-        (LogLevel::Debug, Event::InitReport { took, phase, status }),
+        (LogLevel::Debug, Event::InitDone { initialization, phase, status }),
+        (LogLevel::Debug, Event::InitReport { initialization, took, phase, status }),
         (LogLevel::Debug, an_end(status)),
         (LogLevel::Info, Event::Start { request_id, version: Version::Latest }),
         (LogLevel::Info, Event::Report(a_report())),
-        (LogLevel::Warn, Event::InitDone { phase, status: failed }),
-        (LogLevel::Warn, Event::InitReport { took, phase, status: Status::Timeout }),
+        (LogLevel::Warn, Event::InitDone { initialization, phase, status: failed }),
+        (
+            LogLevel::Warn,
+            Event::InitReport { initialization, took, phase, status: Status::Timeout },
+        ),
         (LogLevel::Warn, an_end(failed)),
         (LogLevel::Warn, Event::Report(Report { status: failed, ..a_report() })),
     ];

@@ -253,6 +253,7 @@ impl Bed {
                 expires: None,
             },
             substitute: false,
+            provisioned: false,
         }
     }
 

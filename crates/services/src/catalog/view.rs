@@ -1,8 +1,9 @@
 //! One consistent state of the catalog: persistent maps, cheap to copy and to change.
 //!
-//! A version, an alias or a concurrency shows only beside the function that it was made for: what a deleted
+//! A version, an alias, a concurrency or a provision shows only beside the function that it was made for: what a deleted
 //! function left behind is never seen, also if another function has the name by now.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 use crate::functions::AccountUsage;
 use crate::record;
 use crate::record::concurrency::Concurrency;
+use crate::record::provisioned::Provision;
 
 /// What there is.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,7 @@ pub(super) struct View {
     published: RedBlackTreeMapSync<VersionKey, Arc<Function>>,
     aliases: RedBlackTreeMapSync<(FunctionKey, Arc<str>), Arc<Alias>>,
     concurrencies: RedBlackTreeMapSync<FunctionKey, Concurrency>,
+    provisions: RedBlackTreeMapSync<(FunctionKey, Arc<str>), Arc<Provision>>,
     unsettled: RedBlackTreeSetSync<VersionKey>,
     usage: HashTrieMapSync<AccountId, AccountUsage>,
 }
@@ -136,8 +139,73 @@ impl View {
         self.concurrencies.keys().filter(|key| self.reserved(key).is_some())
     }
 
+    /// What is kept ready for a version or alias, if it was for one that there is now.
+    pub(super) fn provision(&self, key: &FunctionKey, qualifier: &str) -> Option<&Arc<Provision>> {
+        let found = self.provisions.get(&(key.clone(), qualifier.into()))?;
+        self.target(found).map(|_| found)
+    }
+
+    /// What is kept ready of a function, behind `after`.
+    pub(super) fn provisions_after(
+        &self,
+        key: &FunctionKey,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &Arc<Provision>> {
+        // No qualifier is empty.
+        let start = (key.clone(), after.unwrap_or_default().into());
+        let own = key.clone();
+        self.provisions
+            .range((Bound::Excluded(start), Bound::Unbounded))
+            .map(|(_, provision)| provision)
+            .take_while(move |provision| provision.key == own)
+            .filter(|provision| self.target(provision).is_some())
+    }
+
+    /// How many Instances of which versions of a function are kept ready.
+    pub(super) fn provided(&self, key: &FunctionKey) -> HashMap<VersionKey, u32> {
+        let mut versions: HashMap<VersionKey, u32> = HashMap::new();
+        for provision in self.provisions_after(key, None) {
+            let Some(target) = self.target(provision) else { continue };
+            // An alias may have been moved to a version that has some of its own.
+            let count = versions.entry(target.version_key()).or_default();
+            *count = count.saturating_add(provision.requested);
+        }
+        versions
+    }
+
+    /// All of them together.
+    pub(super) fn provisioned_of(&self, key: &FunctionKey) -> u32 {
+        let counts = self.provisions_after(key, None).map(|provision| provision.requested);
+        counts.fold(0, u32::saturating_add)
+    }
+
+    /// The functions of which Instances are kept ready.
+    pub(super) fn providing(&self) -> HashSet<FunctionKey> {
+        let shown = self.provisions.values().filter(|provision| self.target(provision).is_some());
+        shown.map(|provision| provision.key.clone()).collect()
+    }
+
+    /// The published version of which it keeps Instances ready.
+    fn target(&self, provision: &Provision) -> Option<Arc<Function>> {
+        let named = self.resolve(&provision.key, Some(&provision.qualifier), |it| it.version)?;
+        let is_one = named.lineage == provision.lineage && named.version != Version::Latest;
+        is_one.then_some(named)
+    }
+
+    /// What functions of an account have for themselves, all together.
+    pub(super) fn guaranteed_in_all(&self, account: &AccountId, region: &Region) -> u32 {
+        let of_account = |key: &FunctionKey| key.account == *account && key.region == *region;
+        let provided: u32 = self
+            .providing()
+            .iter()
+            .filter(|key| of_account(key) && self.reserved(key).is_none())
+            .map(|key| self.provisioned_of(key))
+            .fold(0, u32::saturating_add);
+        provided.saturating_add(self.reserved_in_all(account, region))
+    }
+
     /// What is reserved for functions of an account, all together.
-    pub(super) fn reserved_in_all(&self, account: &AccountId, region: &Region) -> u32 {
+    fn reserved_in_all(&self, account: &AccountId, region: &Region) -> u32 {
         let name = least_name();
         let least = FunctionKey { account: account.clone(), region: region.clone(), name };
         self.concurrencies
@@ -171,10 +239,18 @@ impl View {
         let versions = self.published.keys().filter(|key| self.version(key).is_none());
         let aliases = self.aliases.keys().filter(|(key, name)| self.alias(key, name).is_none());
         let concurrencies = self.concurrencies.keys().filter(|key| self.reserved(key).is_none());
+        let has_owner = |provision: &&Arc<Provision>| {
+            self.latest(&provision.key).is_some_and(|latest| latest.lineage == provision.lineage)
+        };
+        let provisions = self.provisions.values().filter(|provision| !has_owner(provision));
+        let provision_key = |provision: &Arc<Provision>| {
+            record::provisioned::key(&provision.key, &provision.qualifier.to_string())
+        };
         versions
             .map(record::key)
             .chain(aliases.map(|(key, name)| record::alias::key(key, name)))
             .chain(concurrencies.map(record::concurrency::key))
+            .chain(provisions.map(provision_key))
             .collect()
     }
 
@@ -187,7 +263,7 @@ impl View {
 // === Changing ===
 
 impl View {
-    /// Takes over a record of a version, an alias or a concurrency; others are none of its business.
+    /// Takes over a record of a version, an alias, a concurrency or a provision; others are none of its business.
     ///
     /// # Errors
     /// If the record cannot be read: nothing has changed then.
@@ -200,11 +276,13 @@ impl View {
         } else if record::concurrency::function_key(&found.key).is_some() {
             let (function, concurrency) = record::concurrency::decode(found)?;
             self.concurrencies.insert_mut(function, concurrency);
+        } else if let Some(key) = record::provisioned::provision_key(&found.key) {
+            self.provisions.insert_mut(key, Arc::new(record::provisioned::decode(found)?));
         }
         Ok(())
     }
 
-    /// Forgets a version, an alias or a concurrency.
+    /// Forgets a version, an alias, a concurrency or a provision.
     pub(super) fn forget(&mut self, key: &Key) {
         if let Some(version) = record::version_key(key) {
             self.remove(&version);
@@ -212,6 +290,8 @@ impl View {
             self.aliases.remove_mut(&alias);
         } else if let Some(function) = record::concurrency::function_key(key) {
             self.concurrencies.remove_mut(&function);
+        } else if let Some(provision) = record::provisioned::provision_key(key) {
+            self.provisions.remove_mut(&provision);
         }
     }
 

@@ -105,6 +105,7 @@ impl Functions {
     /// `NotFound` for the function.
     pub async fn delete_alias(&self, key: &FunctionKey, name: &str) -> Result<()> {
         let _exists = self.get(key)?;
+        self.forget_provision(key, &Qualifier::Alias(name.into())).await?;
         let stored = record::alias::key(key, name);
         match self.0.store.records.delete(&stored, Expect::Any).await {
             Ok(revision) => self.0.catalog.applied(revision).await,

@@ -49,16 +49,24 @@ impl Functions {
         Ok(self.0.catalog.reserved(key))
     }
 
-    /// Concurrent invocations of an account that no function has for itself.
+    /// Concurrent invocations of an account that no function has for itself, reserved or provisioned.
     pub fn unreserved(&self, account: &AccountId, region: &Region) -> u32 {
-        let taken = self.0.catalog.reserved_in_all(account, region);
+        let taken = self.0.catalog.guaranteed_in_all(account, region);
         self.0.account_concurrency.saturating_sub(taken)
     }
 
     /// Fails if the account's other functions would be left with too little. Taking less than
     /// before is always possible, also when the account's limit was lowered meanwhile.
     fn check_left(&self, key: &FunctionKey, reserved: u32) -> Result<()> {
-        let before = self.0.catalog.reserved(key).unwrap_or(0);
+        let provisioned = self.0.catalog.provisioned_of(key);
+        if reserved < provisioned {
+            let message = format!(
+                "ReservedConcurrentExecutions {reserved} should not be lower than function's \
+                 total provisioned concurrency [{provisioned}]."
+            );
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let before = self.0.catalog.reserved(key).unwrap_or(provisioned);
         let left = self.unreserved(&key.account, &key.region).saturating_add(before);
         // An account that has no more than this by itself cannot reserve any, as on AWS.
         let least = limits::UNRESERVED_CONCURRENCY.min(self.0.account_concurrency);

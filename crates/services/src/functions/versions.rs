@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lacewing_model::function::{State, StateReason, UpdateStatus};
-use lacewing_model::{Error, Function, FunctionKey, Kind, Result, Version, VersionKey};
+use lacewing_model::{Error, Function, FunctionKey, Kind, Qualifier, Result, Version, VersionKey};
 use lacewing_store::{Expect, Key, Record, StoreError};
 use uuid::Uuid;
 
@@ -54,6 +54,7 @@ impl Functions {
             );
             return Err(Error::new(Kind::Conflict, message));
         }
+        self.forget_provision(key, &Qualifier::Version(number)).await?;
         match self.0.store.records.delete(&record::key(&version), Expect::Any).await {
             Ok(revision) => self.0.catalog.applied(revision).await,
             Err(StoreError::NotFound) => Err(not_found()),
@@ -162,6 +163,10 @@ impl Functions {
         if record::concurrency::function_key(&found.key).is_some() {
             let (function, concurrency) = record::concurrency::decode(found)?;
             return Ok(Some((function, concurrency.lineage)));
+        }
+        if record::provisioned::provision_key(&found.key).is_some() {
+            let provision = record::provisioned::decode(found)?;
+            return Ok(Some((provision.key.clone(), provision.lineage)));
         }
         Ok(None)
     }

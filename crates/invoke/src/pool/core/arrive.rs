@@ -10,8 +10,8 @@ use lacewing_model::{ByteSize, Function, Timestamp};
 use super::mean::Mean;
 use super::permits::Quota;
 use super::{
-    CodeState, Command, Core, Entry, Facts, FunctionId, Held, InstanceId, Keep, Phase, Refusal,
-    Waiter, WaiterId, place_of,
+    CodeState, Command, Core, Entry, Facts, Failed, FunctionId, Held, InstanceId, Keep, Phase,
+    Promise, Refusal, Waiter, WaiterId, place_of,
 };
 
 /// When to try again, if nothing better is known, and at the latest.
@@ -142,7 +142,7 @@ impl<K: Keep> Core<K> {
             tenant,
             family,
             quota: Quota::default(),
-            ready: 0,
+            promise: Promise::default(),
             waiting: VecDeque::new(),
             idle: VecDeque::new(),
             starting: 0,
@@ -154,7 +154,6 @@ impl<K: Keep> Core<K> {
             queued: false,
             ranked: false,
             resting: false,
-            retry: None,
             typical: None,
             start_time: Mean::default(),
             duration: Mean::default(),
@@ -188,6 +187,7 @@ impl<K: Keep> Core<K> {
         &mut self,
         instance: InstanceId,
         memory: ByteSize,
+        is_whole: bool,
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) {
@@ -195,14 +195,33 @@ impl<K: Keep> Core<K> {
         let Phase::Starting = slot.phase else { return };
         slot.phase = Phase::Idle { since: now, frozen: false };
         let (id, born) = (slot.function, slot.born);
+        let (provided, lasted) = (slot.provided, slot.lasts);
         self.counts.starting -= 1;
+        if provided {
+            self.note_readied(lasted);
+        }
         self.note_idle(id, true);
         if let Some(entry) = self.entry(id) {
             entry.starting -= 1;
-            entry.start_time.add(now.since(born));
+            entry.promise.starting -= usize::from(provided);
+            if provided && is_whole {
+                entry.promise.kept();
+            }
+            // Of a start that nobody waits for it does not matter how long it takes.
+            if !provided {
+                entry.start_time.add(now.since(born));
+            }
         }
         self.measure(instance, memory);
-        self.offer(instance, now, todo);
+        if !is_whole && provided {
+            self.promise_failed(id, Failed::Init, now);
+        }
+        if is_whole || self.known(id).is_some_and(|entry| !entry.waiting.is_empty()) {
+            self.offer(instance, now, todo);
+        } else {
+            self.retire(instance, ColdStart::Spent, todo);
+            self.want(id, now);
+        }
         if let Some(entry) = self.entry(id) {
             // Who waited for this start did not wait for a busy Instance.
             entry.waited = Duration::ZERO;
@@ -217,12 +236,20 @@ impl<K: Keep> Core<K> {
     ) {
         let Some(slot) = self.instances.get(&instance) else { return };
         let (Phase::Starting, id) = (slot.phase, slot.function) else { return };
+        let (provided, lasted) = (slot.provided, slot.lasts);
         self.counts.starting -= 1;
+        if provided {
+            self.note_readied(lasted);
+        }
         if let Some(entry) = self.entry(id) {
             entry.starting -= 1;
+            entry.promise.starting -= usize::from(provided);
+            entry.promise.live -= usize::from(provided);
         }
-        if !self.refuse_first(id, Refusal::StartFailed, todo) {
-            self.start_again_later(id, now);
+        if provided {
+            self.promise_failed(id, Failed::Start, now);
+        } else {
+            self.refuse_first(id, Refusal::StartFailed, todo);
         }
         self.remove(instance);
         self.want(id, now);
@@ -253,7 +280,7 @@ impl<K: Keep> Core<K> {
         }
         let why = match reusable {
             false => ColdStart::Spent,
-            true if self.must_yield(id, now) => ColdStart::MadeRoom,
+            true if self.must_yield(id, now) && !self.is_kept(instance) => ColdStart::MadeRoom,
             true => return self.offer(instance, now, todo),
         };
         self.retire(instance, why, todo);

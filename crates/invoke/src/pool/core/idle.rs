@@ -66,7 +66,7 @@ impl<K: Keep> Core<K> {
         let (entry, slot) = (self.known(id)?, self.instances.get(&instance)?);
         let Phase::Idle { since, .. } = slot.phase else { return None };
         let oldest = slot.born.plus(self.config.max_age);
-        if !entry.has_spare() {
+        if entry.keeps(slot) {
             return Some(oldest);
         }
         let keep = entry.plans[slot.level].map_or(self.config.keep_alive, |plan| plan.keep);
@@ -146,6 +146,7 @@ impl<K: Keep> Core<K> {
                 Alarm::Start => {}
             }
         }
+        self.note_lasting(now);
         self.freeze(now, todo);
         self.lose_patience(now, todo);
     }
@@ -291,11 +292,13 @@ impl<K: Keep> Core<K> {
         while let Some(Reverse((noted, id))) = self.ranks.pop() {
             let Some(entry) = self.entry(id) else { continue };
             entry.ranked = false;
-            let Some(oldest) = entry.idle.front().copied() else { continue };
-            if !entry.has_spare() {
-                promised.push(id);
+            if entry.idle.is_empty() {
                 continue;
             }
+            let Some(oldest) = self.spare_of(id) else {
+                promised.push(id);
+                continue;
+            };
             let rank = self.rank_of(id, now)?;
             if rank > noted && self.ranks.peek().is_some_and(|Reverse((next, _))| *next < rank) {
                 self.put_in_rank(id, now);
@@ -304,6 +307,11 @@ impl<K: Keep> Core<K> {
             return Some((id, oldest, rank));
         }
         None
+    }
+
+    /// The idle Instance of a function that was used longest ago, of those that may go.
+    pub(super) fn spare_of(&self, id: FunctionId) -> Option<InstanceId> {
+        self.known(id)?.idle.iter().copied().find(|instance| !self.is_kept(*instance))
     }
 
     // --- How they go ---
@@ -361,11 +369,12 @@ impl<K: Keep> Core<K> {
             todo.push(Command::Thaw { instance });
         }
         slot.phase = Phase::Retiring;
-        let (id, memory) = (slot.function, slot.memory);
+        let (id, memory, provided) = (slot.function, slot.memory, slot.provided);
         self.leaving = self.leaving.saturating_add(memory);
         if let Some(entry) = self.functions.get_mut(id.0) {
             entry.retiring += 1;
             entry.ended = why;
+            entry.promise.live -= usize::from(provided);
             if let Some(account) = self.accounts.get_mut(entry.tenant.0) {
                 account.leaving.add(memory);
             }

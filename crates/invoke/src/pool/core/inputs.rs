@@ -73,31 +73,6 @@ impl<K: Keep> Core<K> {
         self.forget_family(id);
     }
 
-    pub(super) fn provision(
-        &mut self,
-        function: Arc<Function>,
-        instances: u32,
-        now: Timestamp,
-        todo: &mut Vec<Command>,
-    ) {
-        let id = self.entry_of(function, now, todo);
-        self.promise(id, instances);
-        self.want(id, now);
-        // Those that were held by a promise may go now.
-        self.put_in_rank(id, now);
-        self.watch_all(id, now);
-        self.rest(id);
-    }
-
-    fn promise(&mut self, id: FunctionId, instances: u32) {
-        let Some(entry) = self.functions.get_mut(id.0) else { return };
-        entry.ready = usize::try_from(instances).unwrap_or(usize::MAX);
-        let account = self.accounts.get_mut(entry.tenant.0);
-        if let Some((account, share)) = account.zip(self.shares.get_mut(entry.family.0)) {
-            account.permits.provision(&mut share.family, &mut entry.quota, instances);
-        }
-    }
-
     pub(super) fn limit(&mut self, account: &AccountId, concurrency: u32) {
         let tenant = self.tenant_of(account);
         if let Some(account) = self.accounts.get_mut(tenant.0) {

@@ -60,6 +60,11 @@ impl Family {
         self.reserved.unwrap_or(self.provisioned)
     }
 
+    /// What all its versions are promised together.
+    pub(super) fn provisioned(&self) -> u32 {
+        self.provisioned
+    }
+
     /// What it takes from what is shared.
     fn borrowed(&self) -> u32 {
         if self.reserved.is_some() { 0 } else { self.beyond }

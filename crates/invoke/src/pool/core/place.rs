@@ -14,10 +14,19 @@ use super::{
 const START_TIME: Duration = Duration::from_millis(250);
 /// Callers that wait for one busy Instance instead of a start of their own, at most.
 const ROUNDS: u32 = 4;
-/// How long after a start for nobody has failed the next one is tried.
-const AGAIN: Duration = Duration::from_secs(5);
 /// From this pressure on, in percent, nothing is started before anybody calls.
 const BUSY: u8 = 50;
+
+/// What an Instance is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A caller who waits.
+    Caller,
+    /// To be kept ready.
+    Promise,
+    /// A call that is expected until then.
+    Ahead(Timestamp),
+}
 
 /// How many starts there may be: at a time, less of them while the processors have enough to do,
 /// and in the long run.
@@ -67,7 +76,8 @@ impl Starts {
 // === Core ===
 
 impl<K: Keep> Core<K> {
-    /// Starts Instances for functions that want one, in turn. Who has all of a share steps aside.
+    /// Starts Instances for functions that want one, in turn. Who has all of a share steps aside, and
+    /// who wants one kept ready while enough of these are started.
     pub(super) fn place(&mut self, now: Timestamp, todo: &mut Vec<Command>) {
         let mut aside = Vec::new();
         while let Some(id) = self.line.first() {
@@ -83,7 +93,14 @@ impl<K: Keep> Core<K> {
                 aside.push(id);
                 continue;
             }
-            if self.counts.starting >= self.starts.most() || self.must_start_later(now) {
+            let purpose = self.purpose(id, now);
+            if purpose == Purpose::Promise && self.has_promises_enough() {
+                self.line.pop();
+                aside.push(id);
+                continue;
+            }
+            let is_full = purpose == Purpose::Caller && self.has_starts_enough();
+            if is_full || self.must_start_later(now) {
                 break;
             }
             let reserve = self.reserve_of(id);
@@ -92,7 +109,7 @@ impl<K: Keep> Core<K> {
             }
             self.line.rotate();
             self.learn_from_start(id, now);
-            self.start(id, reserve, None, now, todo);
+            self.start(id, reserve, purpose, now, todo);
         }
         for id in aside {
             if let Some(tenant) = self.known(id).map(|entry| entry.tenant) {
@@ -113,7 +130,7 @@ impl<K: Keep> Core<K> {
                 entry.queued = true;
                 self.line.join(tenant, id);
             }
-        } else if entry.waiting.len() > entry.starting
+        } else if entry.waiting.len() > entry.coming()
             && entry.queue_due.is_none()
             && let Some(first) = entry.waiting.front()
         {
@@ -133,10 +150,20 @@ impl<K: Keep> Core<K> {
     /// Whether the function should have one more Instance than it has or gets.
     pub(super) fn needs(&self, id: FunctionId, now: Timestamp) -> bool {
         let Some(entry) = self.known(id) else { return false };
-        let is_short = !self.stopping
-            && entry.live() < entry.provisioned()
-            && entry.retry.is_none_or(|retry| now >= retry);
-        is_short || entry.waiting.len() > entry.starting + self.soon(id, entry, now)
+        self.is_short(entry, now) || self.purpose(id, now) == Purpose::Caller
+    }
+
+    /// What the next Instance of the function would be for.
+    pub(super) fn purpose(&self, id: FunctionId, now: Timestamp) -> Purpose {
+        let is_awaited = |entry: &Entry<K::History>| {
+            entry.waiting.len() > entry.coming() + self.soon(id, entry, now)
+        };
+        if self.known(id).is_some_and(is_awaited) { Purpose::Caller } else { Purpose::Promise }
+    }
+
+    /// Whether as many are being started for callers as may be.
+    pub(super) fn has_starts_enough(&self) -> bool {
+        self.counts.starting - self.readying >= self.starts.most()
     }
 
     /// Waiting callers whom busy Instances will serve before a new one could. As durations vary,
@@ -175,37 +202,37 @@ impl<K: Keep> Core<K> {
         true
     }
 
-    pub(super) fn start_again_later(&mut self, id: FunctionId, now: Timestamp) {
-        let Some(entry) = self.functions.get_mut(id.0) else { return };
-        let due = now.plus(AGAIN);
-        entry.retry = Some(due);
-        if entry.queue_due.is_none_or(|before| before > due) {
-            entry.queue_due = Some(self.timers.set(Alarm::Queue(id), due, now));
-        }
-    }
-
     fn start(
         &mut self,
         id: FunctionId,
         reserve: ByteSize,
-        until: Option<Timestamp>,
+        purpose: Purpose,
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) {
         let Some(entry) = self.functions.get_mut(id.0) else { return };
         let instance = InstanceId(self.next_instance);
         self.next_instance += 1;
-        let reason = entry.reason(until.is_some());
+        let reason = entry.reason(purpose);
+        let provided = purpose == Purpose::Promise;
+        let until = if let Purpose::Ahead(until) = purpose { Some(until) } else { None };
         entry.starting += 1;
         entry.waited = Duration::ZERO;
-        entry.retry = None;
+        if provided {
+            entry.promise.begin();
+        }
         let function = entry.function.clone();
         let (state, phase) = (CodeState::of(&function), Phase::Starting);
-        let slot = Slot { function: id, state, memory: reserve, born: now, phase, level: 0, until };
+        let (memory, born, level) = (reserve, now, 0);
+        let slot =
+            Slot { function: id, state, memory, born, phase, level, until, provided, lasts: false };
         self.instances.insert(instance, slot);
         self.used = self.used.saturating_add(reserve);
         self.hold(id, |held| held.add(reserve));
         self.counts.starting += 1;
+        if provided {
+            self.note_readying(instance, now);
+        }
         self.starts.take(now);
         todo.push(Command::Start { instance, function, reason });
     }
@@ -221,12 +248,12 @@ impl<K: Keep> Core<K> {
         let reserve = self.reserve_of(id);
         let is_quiet = self.line.first().is_none()
             && self.starts.pressure < BUSY
-            && self.counts.starting < self.starts.most()
+            && !self.has_starts_enough()
             && self.starts.wait(now).is_zero();
         let fits = self.used.saturating_add(reserve) <= self.config.memory
             && self.instances.len() < self.config.max_instances;
         if is_quiet && fits && self.lacking(id).is_none() {
-            self.start(id, reserve, Some(until), now, todo);
+            self.start(id, reserve, Purpose::Ahead(until), now, todo);
         }
     }
 
@@ -279,15 +306,12 @@ impl<K: Keep> Core<K> {
         let (Some(own), Some(other)) = (self.known(id), self.known(first)) else { return false };
         let is_starved = other
             .waiting
-            .get(other.starting)
+            .get(other.coming())
             .is_some_and(|waiter| now.since(waiter.since) >= self.config.fair_wait);
         let holds = self.accounts.get(own.tenant.0).map_or(0, |account| account.held.instances);
         let sharers = self.line.accounts() + usize::from(own.tenant != other.tenant);
         let is_within_share = own.tenant != other.tenant && holds * sharers <= self.instances.len();
-        self.counts.retiring == 0
-            && self.counts.starting < self.starts.most()
-            && is_starved
-            && !is_within_share
+        self.counts.retiring == 0 && !self.has_starts_enough() && is_starved && !is_within_share
     }
 
     /// Notes what an Instance uses.
@@ -313,11 +337,11 @@ impl<K: Keep> Core<K> {
 
 impl<H> Entry<H> {
     /// Why it gets another Instance.
-    fn reason(&mut self, is_ahead: bool) -> ColdStart {
+    fn reason(&mut self, purpose: Purpose) -> ColdStart {
         let is_renewed = std::mem::take(&mut self.renewed);
-        if is_ahead {
+        if let Purpose::Ahead(_) = purpose {
             ColdStart::Expected
-        } else if self.waiting.len() <= self.starting {
+        } else if purpose == Purpose::Promise {
             ColdStart::Provisioned
         } else if is_renewed {
             ColdStart::Changed

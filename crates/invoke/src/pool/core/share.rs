@@ -6,7 +6,7 @@
 use lacewing_model::usage::ColdStart;
 use lacewing_model::{ByteSize, Timestamp};
 
-use super::{Command, Core, Entry, FunctionId, InstanceId, Keep, Phase, Refusal, Share};
+use super::{Command, Core, FunctionId, InstanceId, Keep, Phase, Refusal, Share};
 
 /// What a function or an account has, Instances that start or end included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,8 +66,7 @@ impl<K: Keep> Core<K> {
             if left.fits(reserve, self.config.account_share) {
                 return;
             }
-            let of = self.instances.get(&instance).map(|slot| slot.function);
-            if of.and_then(|of| self.known(of)).is_some_and(Entry::has_spare) {
+            if !self.is_kept(instance) {
                 self.retire_idle(instance, ColdStart::MadeRoom, now, todo);
             }
         }

@@ -7,6 +7,7 @@ use crate::testing::{function, key};
 use ColdStart::{Aged, AllBusy, Changed, First};
 
 mod any_order;
+mod promises;
 mod reasons;
 
 const MB: fn(u32) -> ByteSize = ByteSize::mebibytes;

@@ -83,6 +83,13 @@ pub enum Event {
         /// What it uses.
         memory: ByteSize,
     },
+    /// The same, but its init phase failed: it is repeated within the first invocation.
+    InitFailed {
+        /// The Instance.
+        instance: InstanceId,
+        /// What it uses.
+        memory: ByteSize,
+    },
     /// An Instance could not be made, by a fault of ours.
     StartFailed {
         /// The Instance.
@@ -231,6 +238,24 @@ pub enum Refusal {
     Deleted,
     /// We are stopping.
     Stopping,
+}
+
+/// How a promise of ready Instances is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provided {
+    /// Instances that were started for it and are ready, those that serve included.
+    pub ready: u32,
+    /// Why the last start for it failed, if it did.
+    pub failed: Option<Failed>,
+}
+
+/// Why a start for a promise failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The function's init phase failed.
+    Init,
+    /// By a fault of ours.
+    Start,
 }
 
 /// How many Instances are in which state, and how many callers wait.

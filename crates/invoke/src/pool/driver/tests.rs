@@ -68,7 +68,7 @@ pub(crate) struct FakeInstance {
 impl Source for FakeSource {
     type Instance = FakeInstance;
 
-    async fn start(&self, _function: Arc<Function>) -> Result<FakeInstance> {
+    async fn start(&self, _function: Arc<Function>, _reason: ColdStart) -> Result<FakeInstance> {
         drop(self.0.gate.acquire().await.expect("open"));
         if self.0.start_fails.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Internal, "No sandbox."));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::pool::core::place::Purpose;
 
 /// One step; numbers choose among what there is at that moment.
 #[derive(Clone, Debug)]
@@ -12,6 +13,7 @@ enum Step {
     Arrive(usize),
     Leave(usize),
     Started(usize, u32),
+    InitFailed(usize, u32),
     StartFailed(usize),
     Done(usize, u32, bool),
     Dead(usize),
@@ -37,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => which.prop_map(Step::Arrive),
         1 => which.prop_map(Step::Leave),
         4 => (which, 1..200_u32).prop_map(|(which, mb)| Step::Started(which, mb)),
+        1 => (which, 1..200_u32).prop_map(|(which, mb)| Step::InitFailed(which, mb)),
         1 => which.prop_map(Step::StartFailed),
         5 => (which, 1..200_u32, prop::bool::weighted(0.8))
             .prop_map(|(which, mb, reusable)| Step::Done(which, mb, reusable)),
@@ -132,12 +135,16 @@ impl World {
                 self.waiting.remove(&waiter);
                 Event::Leave { waiter }
             }
-            Step::Started(which, mb) => {
+            Step::Started(which, mb) | Step::InitFailed(which, mb) => {
                 let Some(instance) = self.pick(which, |seen| seen == Seen::Starting) else {
                     return;
                 };
                 self.see(instance, Seen::Idle);
-                Event::Started { instance, memory: MB(mb) }
+                let memory = MB(mb);
+                match step {
+                    Step::InitFailed(..) => Event::InitFailed { instance, memory },
+                    _ => Event::Started { instance, memory },
+                }
             }
             Step::StartFailed(which) => {
                 let Some(instance) = self.pick(which, |seen| seen == Seen::Starting) else {
@@ -278,7 +285,8 @@ impl World {
             waiting: self.waiting.len(),
         };
         assert_eq!(core.counts(), counts);
-        assert!(counts.starting <= config.max_starting);
+        assert!(counts.starting - core.readying <= config.max_starting);
+        assert!(core.readying - core.lasting <= config.max_starting.div_ceil(2));
         assert!(self.instances.len() <= config.max_instances);
         assert!(counts.waiting <= config.max_waiting + config.max_instances, "dead ones come back");
         let used = core.instances.values().map(|slot| slot.memory.as_bytes()).sum();
@@ -353,7 +361,7 @@ impl World {
         let core = &self.core;
         for (id, entry) in &core.functions {
             assert!(entry.waiting.is_empty() || entry.idle.is_empty(), "idle beside a waiter");
-            if entry.waiting.len() > entry.starting {
+            if entry.waiting.len() > entry.coming() {
                 let waits_for_busy = entry.queue_due.is_some() && entry.busy > 0;
                 assert!(entry.queued || waits_for_busy, "in the line, or looked at again");
             }
@@ -361,31 +369,43 @@ impl World {
             assert_eq!(entry.queued, is_in_line);
         }
         self.check_shares_are_made();
-        // Those that lack a share stand aside, behind the first that only waits for room.
-        let Some(id) = core.line.iter().find(|id| core.lacking(*id).is_none()) else { return };
+        // Those that lack a share stand aside, and promises while enough of them are started, behind
+        // the first that only waits for room.
+        let stands_aside = |id| core.lacking(id).is_some() || self.is_held_back(id);
+        let Some(id) = core.line.iter().find(|id| !stands_aside(*id)) else { return };
         assert!(core.needs(id, self.now), "whoever is first needs an Instance");
         let is_full = self.instances.len() >= core.config.max_instances
             || core.used.saturating_add(core.reserve_of(id)) > core.config.memory;
         let starts_later = core.starts.wait(self.now) > Duration::ZERO;
-        let starts_enough = counts.starting >= core.starts.most();
+        let is_promise = core.purpose(id, self.now) == Purpose::Promise;
+        let starts_enough = core.has_starts_enough() && !is_promise;
         let is_due = core.next_due().is_some();
         assert!(starts_enough || !starts_later || is_due, "it is looked at again");
         let is_held_up = starts_enough || starts_later;
         assert!(is_held_up || (is_full && !self.instances.is_empty()), "room, and nobody started");
-        let has_spare = |entry: &Entry<_>| !entry.idle.is_empty() && entry.has_spare();
-        let spare = core.functions.iter().any(|(_, entry)| has_spare(entry));
+        let spare = core.functions.iter().any(|(id, _)| core.spare_of(FunctionId(id)).is_some());
         assert!(is_held_up || !spare || counts.retiring > 0, "an idle one holds a waiter's room");
+    }
+
+    /// Wants one kept ready, and waits for its turn among those that do.
+    fn is_held_back(&self, id: FunctionId) -> bool {
+        let is_promise = self.core.purpose(id, self.now) == Purpose::Promise;
+        is_promise && self.core.has_promises_enough()
     }
 
     fn check_shares_are_made(&self) {
         let core = &self.core;
-        let lacks = |id: &FunctionId| core.lacking(*id) == Some(Refusal::AccountShare);
-        for id in core.line.iter().take_while(|id| core.lacking(*id).is_some()).filter(lacks) {
+        // Who is held back makes no share either: others may have taken what was left of it.
+        let lacks = |id: &FunctionId| {
+            core.lacking(*id) == Some(Refusal::AccountShare) && !self.is_held_back(*id)
+        };
+        let stands_aside = |id: &FunctionId| core.lacking(*id).is_some() || self.is_held_back(*id);
+        for id in core.line.iter().take_while(stands_aside).filter(lacks) {
             let tenant = core.known(id).map(|entry| entry.tenant);
-            let own = core.functions.iter().map(|(_, entry)| entry);
-            let own: Vec<_> = own.filter(|entry| Some(entry.tenant) == tenant).collect();
-            let has_idle = own.iter().any(|entry| !entry.idle.is_empty() && entry.has_spare());
-            let has_retiring = own.iter().any(|entry| entry.retiring > 0);
+            let own: Vec<_> =
+                core.functions.iter().filter(|(_, entry)| Some(entry.tenant) == tenant).collect();
+            let has_idle = own.iter().any(|(id, _)| core.spare_of(FunctionId(*id)).is_some());
+            let has_retiring = own.iter().any(|(_, entry)| entry.retiring > 0);
             assert!(!has_idle || has_retiring, "an idle one holds the share of a waiter");
         }
     }
