@@ -95,15 +95,18 @@ fn document(invoked: &Invoked) -> Value {
     } else {
         serde_json::from_slice(&invoked.payload).unwrap_or_else(|_| text())
     };
-    json!({
+    let mut document = json!({
         "statusCode": invoked.status.as_u16(),
         "requestId": invoked.request_id,
         "executedVersion": invoked.executed_version,
         "functionError": invoked.function_error,
         "log": invoked.log,
-        "timeline": invoked.timeline,
         "payload": payload,
-    })
+    });
+    if let Some(timeline) = &invoked.timeline {
+        document["timeline"] = timeline.clone();
+    }
+    document
 }
 
 fn payload(argument: Option<&str>) -> Result<Bytes> {

@@ -60,7 +60,7 @@ fn show_end(
     output: Output,
 ) -> Result<()> {
     if output.format == Format::Json {
-        let last = json!({
+        let mut last = json!({
             "statusCode": events.status.as_u16(),
             "requestId": events.header("x-amzn-requestid"),
             "executedVersion": events.header("x-amz-executed-version"),
@@ -68,8 +68,10 @@ fn show_end(
             "functionError": end.error,
             "errorDetails": end.details,
             "log": end.log,
-            "timeline": end.timeline,
         });
+        if let Some(timeline) = &end.timeline {
+            last["timeline"] = timeline.clone();
+        }
         return output.row(&last, |_| String::new());
     }
     if !ends_line && !args.raw {
