@@ -6,6 +6,7 @@ It knows nothing of what is tested, and never talks to anything but the server i
 import configparser
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -33,6 +34,11 @@ READY_WITHIN = 240
 SLOWNESS = float(os.environ.get("LACEWING_SLOWNESS", "1"))
 # What packing leaves out: caches, and the C sources that aws-lambda-ric was built from.
 LEFT_OUT = {"__pycache__", "deps", "build"}
+
+
+def slowly(seconds: int) -> int:
+    """So many seconds, or as many more as this host is slower, for what is not to be reached."""
+    return math.ceil(seconds * SLOWNESS)
 
 
 def cache() -> pathlib.Path:
@@ -128,7 +134,7 @@ class Server:
     def stop(self, within: float = 40) -> int:
         """Asks the server to stop and gives its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(within)
+        code = self.process.wait(within * SLOWNESS)
         self.process.stdout.close()
         return code
 
@@ -188,7 +194,7 @@ class Functions:
     def create(self, zip_file: bytes, name: str | None = None, **options) -> str:
         self.count += 1
         name = name or f"test-{os.getpid()}-{self.count}-{time.monotonic_ns() % 10**9}"
-        settings = {"Runtime": PYTHON, "Handler": "app.handler", "Role": ROLE, "Timeout": 10, **options}
+        settings = {"Runtime": PYTHON, "Handler": "app.handler", "Role": ROLE, "Timeout": slowly(10), **options}
         self.client.create_function(FunctionName=name, Code={"ZipFile": zip_file}, **settings)
         self.client.get_waiter("function_active_v2").wait(
             FunctionName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 1200}
@@ -270,7 +276,7 @@ def info(server: Server) -> dict:
 
 def steady(read, seconds: float = 5, within: float = 120):
     """What `read` gives, once it has given the same for so long."""
-    until, value, since = time.monotonic() + within, read(), time.monotonic()
+    until, value, since = time.monotonic() + within * SLOWNESS, read(), time.monotonic()
     while time.monotonic() - since < seconds:
         assert time.monotonic() < until, f"never the same for {seconds} s: {value}"
         time.sleep(0.1)

@@ -18,7 +18,7 @@ import urllib.request
 import botocore.exceptions
 import pytest
 
-from harness import PYTHON, ROLE, SLOWNESS, Functions, resident_mb, settle, zip_of
+from harness import PYTHON, ROLE, SLOWNESS, Functions, resident_mb, settle, slowly, zip_of
 from test_asynchronous import NOTE, handled
 from test_serve import cgroups, descendants, wait_until
 
@@ -49,7 +49,7 @@ def hostile(functions):
     names = []
 
     def make(body: str, **options) -> str:
-        names.append(functions.python(PRELUDE + body, **{"Timeout": 5, **options}))
+        names.append(functions.python(PRELUDE + body, **{"Timeout": slowly(5), **options}))
         return names[-1]
 
     yield make

@@ -4,6 +4,8 @@ system call can make are rows of `probe_table`."""
 
 import ctypes
 import os
+import pathlib
+import re
 
 import botocore.exceptions
 import pytest
@@ -70,6 +72,15 @@ def test_every_mount_lacks_set_user_id_and_all_but_temporary_ones_are_read_only(
         # The five harmless devices are bound from the host's, so they must be devices.
         assert "nodev" in options or point.startswith("/dev/"), line
         assert "ro" in options or point in ("/tmp", "/dev/shm", "/proc") or point.startswith("/dev/"), line
+
+
+def test_the_ready_line_says_whether_the_kernel_has_landlock(server):
+    listed = pathlib.Path("/sys/kernel/security/lsm")
+    if not listed.exists():
+        pytest.skip("skipped: securityfs is not mounted here")
+    without = re.search(r"isolation \w+ \((?:lacks [^;)]*; )?without ([^)]*)\)", server.ready_line)
+    said = "landlock" in (without.group(1).split(", ") if without else [])
+    assert said != ("landlock" in listed.read_text().strip().split(",")), server.ready_line
 
 
 POWERS = """

@@ -19,7 +19,7 @@ import time
 
 import pytest
 
-from harness import Functions, info, node_runtime, resident_mb, settle, steady
+from harness import Functions, info, node_runtime, resident_mb, settle, slowly, steady
 from test_serve import cgroups, descendants, mounts, wait_until
 
 STARTS = int(os.environ.get("LACEWING_STARTS", 20_000 if os.environ.get("LACEWING_SOAK") else 300))
@@ -180,7 +180,7 @@ def test_nothing_stays_of_instances_that_went(quick, compiled):
     host, own = Host(quick), Functions(quick)
     # The launcher, and what it keeps beside it.
     standing = host.counts()["processes"]
-    names = [own.custom(compiled, Timeout=1) for _ in range(CALLERS)]
+    names = [own.custom(compiled, Timeout=slowly(1)) for _ in range(CALLERS)]
 
     def idle() -> bool:
         return host.counts()["processes"] == standing + EMPTY

@@ -10,7 +10,7 @@ import time
 import botocore.exceptions
 import pytest
 
-from harness import Functions, Server, binary, descendants, info, logs
+from harness import SLOWNESS, Functions, Server, binary, descendants, info, logs
 
 SLOW = "import time\ndef handler(event, c):\n    time.sleep(event)\n    return 'done'\n"
 
@@ -39,7 +39,7 @@ def namespaces(pids) -> set[str]:
 
 
 def wait_until(holds, within: float = 60) -> bool:
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within * SLOWNESS
     while time.monotonic() < deadline:
         if holds():
             return True

@@ -2,7 +2,8 @@
 //! only, under qemu's software emulation, as root and as an ordinary user with a delegated cgroup.
 //!
 //! The machine sees the directories of this host that it needs, read-only and at the same paths, so
-//! nothing is packed or installed. It is slow (a processor in software): what asserts times is left
+//! nothing is packed or installed; of the sources and of what was built it sees a copy, so that work
+//! on them may go on. It is slow (a processor in software): what asserts times is left
 //! out, and it is no part of `ci`. What it runs is in [`suites`].
 
 mod machine;
@@ -22,6 +23,12 @@ use crate::process::{cache, command, root, say, step, target};
 use outcome::Outcome;
 use suites::{Kind, Suite};
 
+/// Programs of tests: name of the target, and its file.
+type Programs = Vec<(String, PathBuf)>;
+
+/// What the tests start, beside themselves.
+const PROGRAMS: [&str; 3] = ["lacewing", "lacewing-sandbox-probe", "lacewing-test-rust-runtime"];
+
 /// Options of `cargo xtask vm`.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
@@ -30,6 +37,9 @@ pub(crate) struct Args {
     /// Of the end-to-end suites only the tests that this chooses, as `-k` of pytest.
     #[arg(long)]
     tests: Option<String>,
+    /// Of the end-to-end suites only these files, as `limits,attacks`.
+    #[arg(long, value_delimiter = ',')]
+    files: Vec<String>,
 }
 
 /// Builds everything, runs the suites in the machine and tells how they ended.
@@ -38,12 +48,13 @@ pub(crate) struct Args {
 /// If something cannot be built, the machine does not end in time, or a suite failed or did not run.
 pub(crate) fn run(args: &Args) -> Result<()> {
     step("build", &mut cargo(&["build", "--workspace", "--locked"])?)?;
+    parse_profile()?;
     let programs = test_programs()?;
     let wanted = |suite: &Suite| {
         let name = suite.name();
         args.only.is_empty() || args.only.iter().any(|word| name.contains(word.as_str()))
     };
-    let mut suites = suites::all(&programs, args.tests.as_deref())?;
+    let mut suites = suites::all(&programs, args)?;
     suites.retain(wanted);
     ensure!(!suites.is_empty(), "no suite is called so");
     let (mut boots_bad, mut outcomes) = (0, Vec::new());
@@ -53,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         suites = rest;
         if !here.is_empty() {
             let directory = target()?.join("vm").join(kind.name());
-            if let Err(error) = boot(&directory, kind, &here) {
+            if let Err(error) = boot(&directory, kind, &here, &programs) {
                 say(&format!("{error:#}"));
                 boots_bad += 1;
             }
@@ -64,6 +75,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bad = boots_bad + outcomes.iter().filter(|it| !it.is_good()).count();
     ensure!(bad == 0, "not everything passed in the virtual machine");
     Ok(())
+}
+
+/// The AppArmor profile is one: a parser of the release that it is for takes it, without a warning.
+fn parse_profile() -> Result<()> {
+    let mut parser = command(cache()?.join("vm/apparmor_parser"))?;
+    parser.args(["--skip-kernel-load", "--skip-cache", "--warn=all", "--Werror"]);
+    step("parse the AppArmor profile", parser.arg("dist/apparmor/lacewing"))
 }
 
 /// How the suites of one boot ended.
@@ -85,7 +103,7 @@ fn tell(outcomes: &[Outcome]) -> Result<()> {
     Ok(())
 }
 
-fn boot(directory: &Path, kind: Kind, suites: &[Suite]) -> Result<()> {
+fn boot(directory: &Path, kind: Kind, suites: &[Suite], programs: &Programs) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).context("remove what an earlier run left")?;
     }
@@ -95,7 +113,44 @@ fn boot(directory: &Path, kind: Kind, suites: &[Suite]) -> Result<()> {
     fs::write(directory.join("kind"), kind.name())?;
     compile_probe(&directory.join("probe"))?;
     fs::write(directory.join("guest"), path(&root().join("scripts/vm/guest"))?)?;
-    machine::boot(directory, &shares()?, suites::time(suites))
+    let (tree, built) = (directory.join("tree"), directory.join("debug"));
+    copy_tree(&tree)?;
+    keep_programs(&built, programs)?;
+    let mut shares = shares()?;
+    shares.extend([(tree, root()), (built, target()?.join("debug"))]);
+    // By its own clock the machine ends what takes too long; this is for one that hangs, and that
+    // clock may be slower than ours where the host does other work.
+    machine::boot(directory, kind.kernel(), &shares, suites::time(suites) * 4)
+}
+
+/// A copy of the files that git knows or would add: they may be edited while the machine runs.
+fn copy_tree(tree: &Path) -> Result<()> {
+    let mut git = command("git")?;
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let output = git.output().context("ask git for the files of the tree")?;
+    ensure!(output.status.success(), "git does not list the files of the tree");
+    for name in String::from_utf8(output.stdout)?.split_terminator('\0') {
+        let (from, to) = (root().join(name), tree.join(name));
+        // One that was deleted and not committed is listed, too.
+        if from.exists() {
+            fs::create_dir_all(to.parent().context("a file lies in a directory")?)?;
+            fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Second names of what was built: the next build makes new files under the first ones.
+fn keep_programs(built: &Path, programs: &Programs) -> Result<()> {
+    let debug = target()?.join("debug");
+    let mut names: Vec<PathBuf> = programs.iter().map(|(_, program)| program.clone()).collect();
+    names.extend(PROGRAMS.map(|name| debug.join(name)));
+    for from in names {
+        let to = built.join(from.strip_prefix(&debug).context("a program lies elsewhere")?);
+        fs::create_dir_all(to.parent().context("a program lies in a directory")?)?;
+        fs::hard_link(&from, &to).with_context(|| from.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// The static program that the attack tests put into functions; the machine has no compiler.
@@ -111,8 +166,7 @@ fn compile_probe(program: &Path) -> Result<()> {
 /// Directories of this host that the machine needs, and where they are in it.
 fn shares() -> Result<Vec<(PathBuf, PathBuf)>> {
     let venv = fs::canonicalize(cache()?.join("venv")).context("there is no test virtualenv")?;
-    let mut wanted: Vec<PathBuf> =
-        vec!["/usr".into(), root(), target()?.join("debug"), python_prefix(&venv)?, venv];
+    let mut wanted: Vec<PathBuf> = vec!["/usr".into(), python_prefix(&venv)?, venv];
     // A directory below a shared one is there already.
     let all = wanted.clone();
     wanted.retain(|dir| !all.iter().any(|other| dir != other && dir.starts_with(other)));
@@ -134,10 +188,11 @@ fn python_prefix(venv: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?))
 }
 
-/// Builds the test programs of the sandbox; name of the target and its file.
-fn test_programs() -> Result<Vec<(String, PathBuf)>> {
-    let mut cargo = cargo(&["test", "--no-run", "--locked", "--message-format=json"])?;
-    cargo.args(["-p", "lacewing-sandbox"]).stderr(Stdio::inherit());
+/// Builds the test programs of the sandbox.
+fn test_programs() -> Result<Programs> {
+    // With the features that the whole workspace has, so that nothing is compiled twice.
+    let mut cargo = cargo(&["test", "--workspace", "--test", "sandbox", "--no-run", "--locked"])?;
+    cargo.arg("--message-format=json").stderr(Stdio::inherit());
     let output = cargo.output().context("build the test programs")?;
     ensure!(output.status.success(), "the test programs could not be built");
     let messages = String::from_utf8(output.stdout)?;

@@ -23,13 +23,19 @@ const KERNEL: &str = "console=ttyS0 quiet loglevel=1 oops=panic panic=-1";
 /// The disk is a file with holes, which takes as much of the host as is written: 3 GB.
 const DISK_BYTES: u64 = 8 << 30;
 
-/// Runs the machine on `directory` until it turns itself off.
+/// Runs the machine on `directory` until it turns itself off; its kernel gets these parameters, too.
 ///
 /// # Errors
 /// If it cannot be started, or is not off after `most` and the time to boot; it is ended then.
-pub(super) fn boot(directory: &Path, shares: &[(PathBuf, PathBuf)], most: Duration) -> Result<()> {
+pub(super) fn boot(
+    directory: &Path,
+    parameters: &str,
+    shares: &[(PathBuf, PathBuf)],
+    most: Duration,
+) -> Result<()> {
     let disk = make_disk(directory)?;
     let mut qemu = qemu(directory, &disk, shares)?;
+    qemu.arg("-append").arg(format!("{KERNEL} {parameters}"));
     let mut child = qemu
         .stdout(Stdio::piped())
         .stdin(Stdio::null())
@@ -63,7 +69,6 @@ fn qemu(directory: &Path, disk: &Path, shares: &[(PathBuf, PathBuf)]) -> Result<
         .arg(vm.join("vmlinuz"))
         .arg("-initrd")
         .arg(vm.join("initrd"))
-        .args(["-append", KERNEL])
         .arg("-drive")
         .arg(format!("file={},format=raw,if=virtio,cache=unsafe", super::path(disk)?));
     share(&mut qemu, "vm", directory, "")?;

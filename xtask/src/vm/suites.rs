@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::Args;
 use crate::process::{cache, root, target};
 
 /// A test of the sandbox that asserts how a processor is divided.
@@ -28,21 +29,33 @@ pub(super) const LEFT_OUT: [(&str, &str); 3] = [
     ),
 ];
 
-/// End-to-end files that need nothing but interpreters and boto3, and whether they run on the host with
-/// systemd, too: what those of a sandbox are limits of is another group there.
-const END_TO_END: [(&str, bool); 8] = [
-    ("environment", false),
-    ("custom_runtimes", false),
-    ("ordinary_user", false),
-    ("isolation", false),
-    ("limits", true),
-    ("probes", true),
-    ("attacks", true),
-    ("exhaustion", true),
+/// End-to-end files that need nothing but interpreters and boto3, and on which kinds of hosts they run:
+/// with systemd those of which the group is part that a sandbox is in, without Landlock those that it
+/// has a part in.
+const END_TO_END: [(&str, &[Kind]); 16] = [
+    ("environment", &[Kind::Plain]),
+    ("custom_runtimes", &[Kind::Plain]),
+    ("blanks", &[Kind::Plain]),
+    ("bounds", &[Kind::Plain]),
+    ("network", &[Kind::Plain]),
+    ("pasta", &[Kind::Plain]),
+    ("processor", &[Kind::Plain]),
+    ("retirement", &[Kind::Plain]),
+    ("ordinary_user", &[Kind::Plain, Kind::NoLandlock]),
+    ("isolation", &[Kind::Plain, Kind::NoLandlock]),
+    ("privileges", &[Kind::Plain, Kind::NoLandlock]),
+    ("hosts", &[Kind::Plain, Kind::NoLandlock]),
+    ("limits", &[Kind::Plain, Kind::Systemd]),
+    ("probes", &Kind::ALL),
+    ("attacks", &Kind::ALL),
+    ("exhaustion", &[Kind::Plain, Kind::Systemd]),
 ];
 
 /// How much longer than on a real processor something may take.
 const SLOWNESS: u32 = 4;
+
+/// How many Instances of a runtime of its own `test_retirement` starts and ends.
+const STARTS: u32 = 100;
 
 /// What kind of host the machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +64,28 @@ pub(super) enum Kind {
     Plain,
     /// systemd is process 1, and nobody has a cgroup of its own until it is asked.
     Systemd,
+    /// As `Plain`, and the kernel was started without Landlock.
+    NoLandlock,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 2] = [Self::Plain, Self::Systemd];
+    pub(super) const ALL: [Self; 3] = [Self::Plain, Self::Systemd, Self::NoLandlock];
 
     /// As `scripts/vm/guest` knows it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Systemd => "systemd",
+            Self::NoLandlock => "no-landlock",
+        }
+    }
+
+    /// Parameters of the kernel that make it.
+    pub(super) fn kernel(self) -> &'static str {
+        match self {
+            Self::Plain | Self::Systemd => "",
+            // What Debian's kernel has beside it.
+            Self::NoLandlock => "lsm=lockdown,yama,loadpin,safesetid,integrity,apparmor,bpf",
         }
     }
 }
@@ -94,7 +119,7 @@ impl Suite {
 ///
 /// # Errors
 /// If a test program is missing or a path cannot be written down.
-pub(super) fn all(programs: &[(String, PathBuf)], tests: Option<&str>) -> Result<Vec<Suite>> {
+pub(super) fn all(programs: &[(String, PathBuf)], args: &Args) -> Result<Vec<Suite>> {
     let found = programs.iter().find(|(target, _)| target == "sandbox");
     let (_, sandbox) = found.context("the tests of the sandbox were not built")?;
     let sandbox = super::path(sandbox)?;
@@ -104,15 +129,28 @@ pub(super) fn all(programs: &[(String, PathBuf)], tests: Option<&str>) -> Result
         let mut add = |name: &str, seconds, command: String| {
             suites.push(Suite { kind, user, name: name.to_owned(), seconds, command });
         };
-        add("doctor", 90, format!("{} doctor --here", super::path(&binary)?));
+        let is_without = match kind {
+            Kind::NoLandlock => " && ! grep landlock /sys/kernel/security/lsm",
+            Kind::Plain | Kind::Systemd => " && grep landlock /sys/kernel/security/lsm",
+        };
+        add("doctor", 90, format!("{} doctor --here{is_without}", super::path(&binary)?));
         let threads = format!("--test-threads=2 --show-output --color=never --skip {DIVIDED}");
         let environment = format!("LACEWING_NO_SKIP=1 LACEWING_SLOWNESS={SLOWNESS}");
         add("sandbox", 1200, format!("{environment} {sandbox} {threads}"));
-        let here = |(_, too): &&(&str, bool)| kind == Kind::Plain || *too;
-        let files: Vec<&str> = END_TO_END.iter().filter(here).map(|(name, _)| *name).collect();
-        add("functions", 600 * files.len() as u64, pytest(&files, tests, &binary)?);
+        let files: Vec<&str> = files(kind, &args.files).collect();
+        if !files.is_empty() {
+            let command = pytest(&files, args.tests.as_deref(), &binary)?;
+            add("functions", 600 * files.len() as u64, command);
+        }
     }
     Ok(suites)
+}
+
+/// The end-to-end files for such a host, of those that are wanted; all are if none is named.
+fn files(kind: Kind, wanted: &[String]) -> impl Iterator<Item = &'static str> {
+    let is_wanted = move |name: &str| wanted.is_empty() || wanted.iter().any(|it| it == name);
+    let here = END_TO_END.iter().filter(move |(_, kinds)| kinds.contains(&kind));
+    here.map(|(name, _)| *name).filter(move |name| is_wanted(name))
 }
 
 /// The most that all may take together.
@@ -129,7 +167,7 @@ fn pytest(files: &[&str], tests: Option<&str>, binary: &Path) -> Result<String> 
     let files: Vec<String> = files.iter().map(|name| format!("tests/e2e/test_{name}.py")).collect();
     Ok(format!(
         "cd {} && LACEWING_BIN={} LACEWING_CACHE={} LACEWING_TARGET={} LACEWING_PROBE=/vm/probe \
-         LACEWING_SLOWNESS={SLOWNESS} PYTHONDONTWRITEBYTECODE=1 {} -m pytest -p no:cacheprovider -v -rA \
+         LACEWING_SLOWNESS={SLOWNESS} LACEWING_STARTS={STARTS} PYTHONDONTWRITEBYTECODE=1 {} -m pytest -p no:cacheprovider -v -rA \
          --color=no --durations=20 {chosen}{}{left_out}",
         super::path(&root())?,
         super::path(binary)?,
