@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
     PROBE, eventually, finish, groups, launcher, launcher_with, next, options, probe, ready, run,
-    shell, skip, start,
+    shell, skip, slowness, start,
 };
 
 /// Host processes with a command line that holds this word.
@@ -217,7 +217,7 @@ fn the_launcher_keeps_no_descriptor_of_ended_sandboxes() {
     // It fills its pool of network namespaces first.
     eventually("it is idle", || {
         let last = open();
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100) * slowness());
         open() == last
     });
     let before = open();
