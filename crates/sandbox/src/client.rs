@@ -64,7 +64,7 @@ impl Launcher {
             scope.arg(exe);
             match Self::run(scope, options) {
                 // systemd said no, and why on stderr: the report names what is lacking then.
-                Err(Error::Gone | Error::Start(_) | Error::Protocol(_)) => {}
+                Err(Error::Gone | Error::Start(_) | Error::Protocol(_) | Error::Silent(_)) => {}
                 started => return started,
             }
         }
@@ -175,7 +175,7 @@ impl Control {
             }
             Ok(Some((Greeting::Refused(reason), _))) => Err(Error::Refused(reason)),
             Ok(None) => Err(Error::Gone),
-            Err(error) => Err(Error::Protocol(error.to_string())),
+            Err(error) => Err(unanswered(&error)),
         }
     }
 
@@ -229,6 +229,14 @@ fn refused(error: io::Error) -> Error {
     }
 }
 
+/// Why there is no greeting.
+fn unanswered(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Error::Silent(START_TIME.as_secs()),
+        _ => Error::Protocol(error.to_string()),
+    }
+}
+
 fn check_options(options: &LauncherOptions) -> Result<(), Error> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if !(8..=40).contains(&options.owner.len()) || !options.owner.chars().all(good) {
@@ -238,4 +246,18 @@ fn check_options(options: &LauncherOptions) -> Result<(), Error> {
         return Err(Error::Invalid("the range of uids is empty or too long".to_owned()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launcher_that_says_nothing_is_told_from_one_that_talks_nonsense() {
+        // What a socket's receive timeout gives.
+        let silent = unanswered(&rustix::io::Errno::AGAIN.into());
+        assert!(silent.to_string().contains("did not answer within 20 s"), "{silent}");
+        let nonsense = unanswered(&io::Error::other("expected value at line 1"));
+        assert!(matches!(nonsense, Error::Protocol(_)), "{nonsense}");
+    }
 }

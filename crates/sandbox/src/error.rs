@@ -14,6 +14,11 @@ pub enum Error {
     /// The launcher did not answer as it should.
     #[error("the launcher's answer could not be understood: {0}")]
     Protocol(String),
+    /// The launcher said nothing for so many seconds.
+    #[error(
+        "the launcher did not answer within {0} s: the host is very busy, or does not do what it asks"
+    )]
+    Silent(u64),
     /// The request itself is wrong.
     #[error("the sandbox cannot be described so: {0}")]
     Invalid(String),
