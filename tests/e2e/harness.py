@@ -155,7 +155,7 @@ class Server:
     def client(self, service: str = "lambda", credentials: list[str] | None = None, **config):
         """A client of the root key, or of (key, secret, token)."""
         key, secret, *token = credentials or self.credentials()
-        settings = {"retries": {"total_max_attempts": 1}, "read_timeout": 120, **config}
+        settings = {"retries": {"total_max_attempts": 1}, "read_timeout": slowly(120), **config}
         return boto3.client(
             service,
             endpoint_url=self.endpoint,

@@ -17,7 +17,7 @@ import botocore.credentials
 import botocore.exceptions
 import pytest
 
-from harness import REGION, Functions, info, logs, zip_of
+from harness import REGION, Functions, info, logs, slowly, zip_of
 from test_serve import wait_until
 
 ECHO = "def handler(event, context): return event\n"
@@ -177,7 +177,7 @@ PRINT = "def handler(event, context): print('kept', event)\n"
 def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
     server = bounded("[logs]\nfunction_mb = 8\naccount_mb = 16\n")
     own = Functions(server)
-    neighbour, flood = own.python(PRINT), own.python(FLOOD, Timeout=110)
+    neighbour, flood = own.python(PRINT), own.python(FLOOD, Timeout=slowly(110))
     own.invoke(neighbour, 0)
     before = stored_mb(server)
     over = threading.Event()
