@@ -179,6 +179,7 @@ impl Bed {
             listeners: vec![9001, 9002],
             network: Network::Egress,
             is_blank: false,
+            is_snapshot: false,
         }
     }
 }

@@ -154,6 +154,7 @@ impl Layout {
                 Network::Egress => lacewing_sandbox::Network::Egress,
             },
             is_blank: code.is_none(),
+            is_snapshot: false,
         }
     }
 

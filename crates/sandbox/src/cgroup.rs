@@ -153,6 +153,13 @@ impl Tree {
         Ok(leaf)
     }
 
+    /// Opens what a process writes `0` to in order to join a leaf by itself.
+    pub(crate) fn joins(&self, name: &str) -> Result<Vec<OwnedFd>, Error> {
+        let file = |hierarchy: &Hierarchy| if hierarchy.v2 { PROCS } else { "tasks" };
+        let path = |it: &Hierarchy| it.group.join(name).join(file(it));
+        self.hierarchies.iter().map(|it| open(&path(it), OpenOptions::new().write(true))).collect()
+    }
+
     /// Changes the limits of a leaf from what they are to others, all but its weight.
     pub(crate) fn limit(&self, name: &str, from: &Limits, to: &Limits) -> Result<(), Error> {
         for hierarchy in &self.hierarchies {

@@ -124,11 +124,32 @@ impl Launcher {
     /// Asks for a sandbox with these descriptors inside; everything later comes as its events.
     ///
     /// Waits only while the launcher has too many earlier requests to take another.
+    pub fn spawn(&self, spec: &Spec, fds: Vec<(OwnedFd, RawFd)>) -> Result<Sandbox, Error> {
+        self.ask(spec, fds, |id, spec, fds| Request::Spawn { id, spec, fds })
+    }
+
+    /// The same, but instead of running a program the snapshot is forked, which got descriptors of the
+    /// same numbers. It lies within the snapshot's sandbox and ends with that.
+    pub fn restore(
+        &self,
+        snapshot: &Sandbox,
+        spec: &Spec,
+        fds: Vec<(OwnedFd, RawFd)>,
+    ) -> Result<Sandbox, Error> {
+        let snapshot = snapshot.id();
+        self.ask(spec, fds, |id, spec, fds| Request::Restore { id, snapshot, spec, fds })
+    }
+
     #[expect(
         clippy::needless_pass_by_value,
         reason = "the descriptors are given away: a copy kept here would hide the end of a pipe"
     )]
-    pub fn spawn(&self, spec: &Spec, fds: Vec<(OwnedFd, RawFd)>) -> Result<Sandbox, Error> {
+    fn ask(
+        &self,
+        spec: &Spec,
+        fds: Vec<(OwnedFd, RawFd)>,
+        request: impl FnOnce(u64, Box<Spec>, Vec<RawFd>) -> Request,
+    ) -> Result<Sandbox, Error> {
         let numbers: Vec<RawFd> = fds.iter().map(|(_, number)| *number).collect();
         spec.check(&numbers).map_err(Error::Invalid)?;
         let flags = SocketFlags::CLOEXEC;
@@ -136,7 +157,7 @@ impl Launcher {
             .map_err(|error| Error::Send(error.into()))?;
         rustix::io::ioctl_fionbio(&status, true).map_err(|error| Error::Send(error.into()))?;
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let request = Request::Spawn { id, spec: Box::new(spec.clone()), fds: numbers };
+        let request = request(id, Box::new(spec.clone()), numbers);
         let mut rights: Vec<BorrowedFd<'_>> = vec![inside.as_fd()];
         rights.extend(fds.iter().map(|(fd, _)| fd.as_fd()));
         let bytes = serde_json::to_vec(&request).map_err(|error| Error::Send(error.into()))?;
@@ -182,6 +203,11 @@ impl Control {
     pub(crate) fn furnish(&self, id: u64, furnishing: Furnishing) -> Result<(), Error> {
         let request = Request::Furnish { id, furnishing: Box::new(furnishing) };
         send(self.socket.as_fd(), &request, &[], SendFlags::empty()).map_err(refused)
+    }
+
+    pub(crate) fn hold(&self, id: u64, answer: BorrowedFd<'_>) -> Result<(), Error> {
+        send(self.socket.as_fd(), &Request::Hold { id }, &[answer], SendFlags::empty())
+            .map_err(refused)
     }
 
     pub(crate) fn kill(&self, id: u64, flags: SendFlags) -> io::Result<()> {

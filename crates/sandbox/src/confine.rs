@@ -4,6 +4,7 @@
 //! nothing here can be undone.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
@@ -78,6 +79,11 @@ pub(crate) enum Reach {
 /// Restricts writing to the temporary file systems, and signals and abstract sockets to its reach.
 pub(crate) fn landlock(writable: &[&str], reach: Reach) -> Result<(), Failure> {
     ruleset(writable, reach).and_then(RulesetCreated::restrict_self).step("landlock").map(|_| ())
+}
+
+/// The same as something that another process, which has no new privileges, can put on itself.
+pub(crate) fn landlock_rules(writable: &[&str], reach: Reach) -> Result<Option<OwnedFd>, Failure> {
+    ruleset(writable, reach).step("landlock").map(Into::into)
 }
 
 fn ruleset(writable: &[&str], reach: Reach) -> Result<RulesetCreated, RulesetError> {

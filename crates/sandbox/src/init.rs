@@ -39,7 +39,7 @@ use crate::seccomp::Program;
 use crate::spec::Kind;
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
-use crate::wire::{Ended, Gauge, MESSAGE_LIMIT, Status, Word, receive, send};
+use crate::wire::{Ended, Gauge, Line, MESSAGE_LIMIT, Status, Word, receive, send};
 use crate::{Limits, Mount, Part, Spec, confine, gauges, root, scratch, sys};
 
 const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
@@ -51,7 +51,7 @@ pub(crate) struct Plan<'a> {
     /// Limits that the cgroup has, and `/dev/shm` gets, until more is known.
     pub(crate) limits: Limits,
     pub(crate) filter: &'a Program,
-    /// Gives one byte when the user map is written, then each [`Word`]; ends with the launcher.
+    /// Gives each [`Word`]; ends with the launcher.
     pub(crate) go: OwnedFd,
     pub(crate) joins: Vec<OwnedFd>,
     pub(crate) weight: Option<Weight>,
@@ -77,6 +77,8 @@ struct Task {
     fds: Vec<(OwnedFd, RawFd)>,
     /// One for each [`Mount::Bind`] of the spec.
     bounds: Vec<OwnedFd>,
+    /// The line to the keeper of the snapshot from which the program comes.
+    line: Option<OwnedFd>,
     watch: Stopwatch,
 }
 
@@ -125,9 +127,11 @@ fn stand(plan: &mut Plan<'_>) -> Result<(), Failure> {
         sys::loopback_up(socket.step("socket")?.as_fd()).step("bring up loopback")?;
     }
     watch.lap(Part::Network);
-    if rustix::io::read(&plan.go, &mut [0; 1]).step("wait for the launcher")? == 0 {
+    let begun = receive(plan.go.as_fd(), &mut vec![0; 4096], RecvFlags::empty());
+    let Some((Word::Begin { gauges }, fds)) = begun.step("wait for the launcher")? else {
         return Err(Failure("the launcher is gone".to_owned()));
-    }
+    };
+    plan.gauges.extend(gauges.into_iter().zip(fds));
     watch.lap(Part::Namespaces);
     let tmp = || plan.scratch.map_or(Ok(None), scratch::take);
     root::complete(&plan.kind, root::shm_bytes(&plan.limits), watch, tmp)?;
@@ -147,15 +151,16 @@ impl Task {
         else {
             return Ok(None);
         };
-        let Word::Fit { spec, fds, mut watch } = word else { return Ok(None) };
+        let Word::Fit { spec, is_restored, fds, mut watch } = word else { return Ok(None) };
         let mut received = received.into_iter();
         let Some(status) = received.next() else { return Ok(None) };
+        let line = if is_restored { received.next() } else { None };
         let fds = received.by_ref().zip(fds).collect();
         match plan.watch.take() {
             Some(running) => watch = running,
             None => watch.lap(Part::Order),
         }
-        Ok(Some(Self { spec: *spec, status, fds, bounds: received.collect(), watch }))
+        Ok(Some(Self { spec: *spec, status, fds, bounds: received.collect(), line, watch }))
     }
 }
 
@@ -173,7 +178,12 @@ fn fit(plan: &Plan<'_>, task: &mut Task) -> Result<OwnedFd, Failure> {
     }
     task.watch.lap(Part::Mounts);
     let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM]).step("signalfd")?;
-    if !task.spec.is_blank {
+    let mut rules = None;
+    if task.line.is_some() {
+        // The program, which it signals, has a domain of its own.
+        rules = landlock_rules(plan, &task.spec)?;
+        restrict(plan, &task.spec, &mut task.watch, Reach::All)?;
+    } else if !task.spec.is_blank {
         restrict(plan, &task.spec, &mut task.watch, Reach::Own)?;
     }
     if let Some(weight) = &plan.weight {
@@ -186,7 +196,28 @@ fn fit(plan: &Plan<'_>, task: &mut Task) -> Result<OwnedFd, Failure> {
     let took = task.watch.laps().to_vec();
     let ready = Status::Ready { listeners: listeners.len(), gauges, took };
     send(task.status.as_fd(), &ready, &fds, SendFlags::empty()).step("report")?;
+    if let Some(line) = &task.line {
+        let rules: Vec<_> = rules.iter().map(AsFd::as_fd).collect();
+        send(line.as_fd(), &Line::Fitted, &rules, SendFlags::empty()).step("tell the keeper")?;
+    }
     Ok(signals)
+}
+
+/// What a program that comes from a snapshot may touch.
+fn landlock_rules(plan: &Plan<'_>, spec: &Spec) -> Result<Option<OwnedFd>, Failure> {
+    if !plan.landlock {
+        return Ok(None);
+    }
+    confine::landlock_rules(&writable(spec), Reach::Own)
+}
+
+/// The directories that a program may change.
+fn writable(spec: &Spec) -> Vec<&str> {
+    let own = spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Tmpfs { target, .. } => target.to_str(),
+        Mount::Bind { .. } => None,
+    });
+    ["/tmp", "/dev/shm"].into_iter().chain(own).collect()
 }
 
 /// Takes from this process, and from all that it will start, whatever only building needs.
@@ -198,11 +229,9 @@ fn restrict(
 ) -> Result<(), Failure> {
     confine::drop_capabilities()?;
     if plan.landlock {
-        let own = spec.mounts.iter().filter_map(|mount| match mount {
-            Mount::Tmpfs { target, .. } => target.to_str(),
-            Mount::Bind { .. } => None,
-        });
-        let writable: Vec<_> = ["/tmp", "/dev/shm"].into_iter().chain(own).collect();
+        // What is forked from it has other directories of these names, which rules for its own would
+        // not mean; it gets rules as well.
+        let writable = if spec.is_snapshot { vec!["/"] } else { writable(spec) };
         confine::landlock(&writable, reach)?;
     }
     watch.lap(Part::Landlock);
@@ -221,7 +250,9 @@ fn furnish(plan: &Plan<'_>, task: &mut Task) -> Result<Option<()>, Failure> {
             root::resize_shm(shm_bytes)?;
         }
         Some((Word::Failed { message }, _)) => return Err(Failure(message)),
-        Some((Word::Fit { .. }, _)) => return Err(Failure("it is somebody's already".to_owned())),
+        Some((Word::Begin { .. } | Word::Fit { .. }, _)) => {
+            return Err(Failure("it is somebody's already".to_owned()));
+        }
         None => return Ok(None),
     }
     // The program, which it signals, is in a domain of its own.
@@ -236,7 +267,10 @@ fn serve(
     task: &mut Task,
     signals: BorrowedFd<'_>,
 ) -> Result<Option<Ended>, Failure> {
-    let worker = worker::start(plan, task)?;
+    let worker = match task.line.take() {
+        Some(line) => worker::adopt(line)?,
+        None => worker::start(plan, task)?,
+    };
     // From here on only the copies in the worker count: their peers must see its end.
     let keep = plan.gauges.iter().map(|(_, fd)| fd.as_raw_fd()).chain([
         plan.go.as_raw_fd(),

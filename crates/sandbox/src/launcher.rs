@@ -10,6 +10,7 @@ mod building;
 mod empty;
 mod host;
 mod owner;
+mod snapshots;
 mod uids;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use crate::{Cpu, CpuQuota, LauncherOptions, Spec, cgroup};
 
 use building::Wanted;
 use empty::{Empty, Stock};
+use snapshots::Held;
 use uids::Uids;
 
 /// The token of the control socket; sandboxes have their own ids, which the server counts from 0.
@@ -104,6 +106,9 @@ struct Running {
     /// Whether it can still be furnished.
     is_blank: bool,
     made: Empty,
+    /// Descriptors of its program, if that is to be held.
+    given: Option<Vec<RawFd>>,
+    held: Option<Held>,
 }
 
 impl State {
@@ -190,6 +195,10 @@ impl State {
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
             Request::Spawn { id, spec, fds: numbers } => self.spawn(id, spec, fds, &numbers),
+            Request::Restore { id, snapshot, spec, fds: numbers } => {
+                self.restore(id, snapshot, spec, fds, &numbers);
+            }
+            Request::Hold { id } => self.hold(id, fds),
             Request::Furnish { id, furnishing } => self.furnish(id, &furnishing),
             Request::Kill { id } => self.kill(id),
             Request::Terminate { id } => {
@@ -208,21 +217,10 @@ impl State {
         }
     }
 
-    fn spawn(&mut self, id: u64, spec: Box<Spec>, mut fds: Vec<OwnedFd>, numbers: &[RawFd]) {
-        if fds.len() != numbers.len() + 1 {
-            // Without its socket there is nobody to tell; with it the end of the socket tells.
-            return;
-        }
-        let status = fds.remove(0);
-        if let Err(message) = spec.check(numbers) {
-            send(status.as_fd(), &Status::Failed { message }, &[], SendFlags::DONTWAIT).ok();
-            return;
-        }
-        let fds = fds.into_iter().zip(numbers.iter().copied()).collect();
-        let wanted = Wanted { spec, status, fds };
+    fn spawn(&mut self, id: u64, spec: Box<Spec>, fds: Vec<OwnedFd>, numbers: &[RawFd]) {
+        let Some(wanted) = wanted(spec, fds, numbers) else { return };
         if let Err(message) = self.build(id, &wanted) {
-            // The server may have let go of it already.
-            send(wanted.status.as_fd(), &Status::Failed { message }, &[], SendFlags::DONTWAIT).ok();
+            failed(&wanted.status, message);
         }
     }
 
@@ -242,6 +240,9 @@ impl State {
             return;
         }
         if let Some(running) = self.running.remove(&id) {
+            if let Some(held) = running.held {
+                held.end();
+            }
             self.remove(running.made.leaf, running.made.slot);
         }
     }
@@ -293,4 +294,25 @@ impl State {
     fn quota(&self, wanted: Option<CpuQuota>) -> Option<CpuQuota> {
         wanted.filter(|_| self.options.cpu == Cpu::Hard)
     }
+}
+
+/// What a request asks for, if it makes sense; otherwise whoever asked has been told.
+fn wanted(spec: Box<Spec>, mut fds: Vec<OwnedFd>, numbers: &[RawFd]) -> Option<Wanted> {
+    if fds.len() != numbers.len() + 1 {
+        // Without its socket there is nobody to tell; with it the end of the socket tells.
+        return None;
+    }
+    let status = fds.remove(0);
+    if let Err(message) = spec.check(numbers) {
+        failed(&status, message);
+        return None;
+    }
+    let fds = fds.into_iter().zip(numbers.iter().copied()).collect();
+    Some(Wanted { spec, status, fds })
+}
+
+/// Tells the server why there is no sandbox.
+fn failed(status: &OwnedFd, message: String) {
+    // The server may have let go of it already.
+    send(status.as_fd(), &Status::Failed { message }, &[], SendFlags::DONTWAIT).ok();
 }

@@ -40,6 +40,11 @@ mod sandbox;
 mod scope;
 mod scratch;
 mod seccomp;
+#[cfg(target_arch = "x86_64")]
+mod snapshot;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "snapshot/elsewhere.rs"]
+mod snapshot;
 mod sources;
 mod spec;
 mod step;
@@ -56,7 +61,7 @@ pub use network::{
     Action, InvalidRule, NAMESERVER, Network, NetworkOptions, Policy, Range, Rule, Traffic,
 };
 pub use report::{Feature, Report};
-pub use sandbox::{Event, MemoryUse, Sandbox};
+pub use sandbox::{Event, Holding, MemoryUse, Sandbox};
 pub use spec::{
     Cpu, CpuQuota, Furnishing, Identity, Isolation, LauncherOptions, Limits, Mount, ScratchOptions,
     Spec, TmpFs,

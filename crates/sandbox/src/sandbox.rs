@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, socketpair};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Control;
-use crate::wire::{Ended, Gauge, Status, receive};
+use crate::wire::{Ended, Gauge, Status, Verdict, receive};
 use crate::{CpuQuota, Error, Freezer, Furnishing, Part, Traffic, gauges};
 
 /// Longest status message: a failure in words.
@@ -128,6 +128,23 @@ impl Sandbox {
         self.control.furnish(self.id, furnishing)
     }
 
+    /// Has the program held, for good, as soon as it waits for its next frame: it becomes a snapshot.
+    ///
+    /// # Errors
+    /// If that cannot be asked for.
+    pub fn hold(&self) -> Result<Holding, Error> {
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let (socket, there) = socketpair(AddressFamily::UNIX, kind, flags, None)
+            .map_err(|error| Error::Send(error.into()))?;
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|error| Error::Send(error.into()))?;
+        self.control.hold(self.id, there.as_fd())?;
+        Ok(Holding(socket))
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Changes the hard bound on processor time; without effect where [`Cpu::Fair`] is chosen.
     ///
     /// [`Cpu::Fair`]: crate::Cpu::Fair
@@ -220,6 +237,38 @@ impl Sandbox {
                 }
             }
         }
+    }
+}
+
+/// What comes of holding a program. Its descriptor is readable when that is known.
+#[derive(Debug)]
+pub struct Holding(OwnedFd);
+
+impl Holding {
+    /// Tells whether it is held, or why it cannot be; nothing as long as that is not known.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn try_verdict(&self) -> io::Result<Option<Result<(), String>>> {
+        match receive(self.0.as_fd(), &mut vec![0; STATUS_LIMIT], RecvFlags::DONTWAIT) {
+            Ok(Some((Verdict::Held, _))) => Ok(Some(Ok(()))),
+            Ok(Some((Verdict::Unfit { why }, _))) => Ok(Some(Err(why))),
+            Ok(None) => Ok(Some(Err("its keeper is gone".to_owned()))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Holding {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Holding {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -99,6 +99,9 @@ pub struct Spec {
     /// Whether it waits, with its program running, for a [`Furnishing`]. Nothing hostile may run in
     /// it before that: until then its init can mount.
     pub is_blank: bool,
+    /// Whether its program is to be held, once it waits for an invocation, and forked into other
+    /// sandboxes; what those may touch its own confinement must allow.
+    pub is_snapshot: bool,
 }
 
 /// What must agree in a sandbox that was made ahead, empty, and in the [`Spec`] of who gets it.
@@ -107,11 +110,18 @@ pub(crate) struct Kind {
     pub(crate) tmp: TmpFs,
     pub(crate) identity: Identity,
     pub(crate) network: Network,
+    /// Whether its user map has room for sandboxes within it.
+    pub(crate) is_snapshot: bool,
 }
 
 impl Kind {
     pub(crate) fn of(spec: &Spec) -> Self {
-        Self { tmp: spec.tmp, identity: spec.identity, network: spec.network }
+        Self {
+            tmp: spec.tmp,
+            identity: spec.identity,
+            network: spec.network,
+            is_snapshot: spec.is_snapshot,
+        }
     }
 }
 

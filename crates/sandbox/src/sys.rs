@@ -5,6 +5,8 @@
 #![expect(unsafe_code, reason = "these calls have no safe wrapper in rustix")]
 
 pub(crate) mod disk;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod trace;
 
 use std::ffi::{CString, c_void};
 use std::io;
@@ -30,7 +32,9 @@ pub(crate) fn clone_into(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> io:
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = u64::from(namespaces.cast_unsigned()) | flag(libc::CLONE_PIDFD);
     args.pidfd = (&raw mut pidfd).addr() as u64;
-    args.exit_signal = flag(libc::SIGCHLD);
+    // The child of this process's parent tells its end as this process would.
+    let is_brother = namespaces & libc::CLONE_PARENT != 0;
+    args.exit_signal = if is_brother { 0 } else { flag(libc::SIGCHLD) };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());

@@ -30,6 +30,10 @@ pub(crate) enum Request {
     Options(LauncherOptions),
     /// Build a sandbox; descriptors: its status socket, then one for each number in `fds`.
     Spawn { id: u64, spec: Box<Spec>, fds: Vec<RawFd> },
+    /// The same within a snapshot, which is forked instead of running a program.
+    Restore { id: u64, snapshot: u64, spec: Box<Spec>, fds: Vec<RawFd> },
+    /// Hold the program of a sandbox as a snapshot; descriptor: what gets the [`Verdict`].
+    Hold { id: u64 },
     /// Furnish a blank one.
     Furnish { id: u64, furnishing: Box<Furnishing> },
     /// Kill everything in it.
@@ -72,13 +76,40 @@ pub(crate) enum Status {
 /// Launcher to the init of a sandbox.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Word {
-    /// The first: whose it is. Descriptors: the status socket, one for each number in `fds`, one for
-    /// each [`Mount::Bind`] of the `spec`.
-    Fit { spec: Box<Spec>, fds: Vec<RawFd>, watch: Stopwatch },
+    /// The very first: the user map is written. Descriptors: gauges that it was not made with.
+    Begin { gauges: Vec<Gauge> },
+    /// The next: whose it is. Descriptors: the status socket, the line to the keeper of a snapshot if
+    /// the program comes from one, one for each number in `fds`, one for each [`Mount::Bind`] of the
+    /// `spec`.
+    Fit { spec: Box<Spec>, is_restored: bool, fds: Vec<RawFd>, watch: Stopwatch },
     /// To a blank one: mount these, which come beside it in this order, and let `/dev/shm` grow so far.
     Furnish { mounts: Vec<Mount>, shm_bytes: u64 },
     /// To a blank one: it cannot be furnished.
     Failed { message: String },
+}
+
+/// Keeper of a snapshot to server.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) enum Verdict {
+    Held,
+    /// It cannot be forked.
+    Unfit {
+        why: String,
+    },
+}
+
+/// Between the init of a sandbox and the keeper of the snapshot from which its program comes.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) enum Line {
+    /// Everything is mounted; descriptor, where there is Landlock: what the program may touch.
+    Fitted,
+    /// The program is there, under this id, and init is its parent.
+    Adopted {
+        pid: i32,
+    },
+    Failed {
+        message: String,
+    },
 }
 
 /// How the program ended.

@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::RecvFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 
 use crate::confine::Reach;
 use crate::step::{Failure, Step};
+use crate::wire::{Line, receive};
 use crate::{Spec, confine, sys};
 
 use super::{Plan, Task};
@@ -51,6 +53,19 @@ pub(super) fn start(plan: &Plan<'_>, task: &mut Task) -> Result<Worker, Failure>
             rustix::io::write(&told, message.as_bytes()).ok();
             sys::exit_now(127)
         }
+    }
+}
+
+/// Waits for a program that comes from a snapshot: it becomes a child of this process.
+pub(super) fn adopt(line: OwnedFd) -> Result<Worker, Failure> {
+    let word = receive(line.as_fd(), &mut vec![0; 4096], RecvFlags::empty());
+    match word.step("wait for the snapshot")? {
+        Some((Line::Adopted { pid }, _)) => {
+            let pid = Pid::from_raw(pid).ok_or_else(|| Failure("no process".to_owned()))?;
+            Ok(Worker { pid, error: line })
+        }
+        Some((Line::Failed { message }, _)) => Err(Failure(message)),
+        Some((Line::Fitted, _)) | None => Err(Failure("the snapshot is gone".to_owned())),
     }
 }
 

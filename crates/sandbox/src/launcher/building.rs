@@ -1,10 +1,10 @@
 //! The launcher's share in making one sandbox: first empty (cgroup leaves, the clone, the user map),
 //! then somebody's.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::epoll;
+use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
@@ -22,7 +22,7 @@ use crate::{Furnishing, Identity, Limits, Part, Spec, root, sys};
 use super::empty::Empty;
 use super::{Running, State, owner};
 
-const NAMESPACES: i32 = libc::CLONE_NEWUSER
+pub(super) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWIPC
@@ -40,19 +40,17 @@ impl State {
     /// Builds a sandbox and notes it as running; from then on it reports by itself.
     pub(super) fn build(&mut self, id: u64, wanted: &Wanted) -> Result<(), String> {
         let spec = &wanted.spec;
-        let taken = |name: &String| *name == spec.name;
-        if self.running.values().any(|running| taken(&running.name))
-            || self.leaving.iter().any(|(name, _)| taken(name))
-        {
-            return Err(format!("a sandbox named {} exists", spec.name));
-        }
+        self.check_name(spec)?;
         let (kind, mut watch) = (Kind::of(spec), Stopwatch::start());
-        self.stock.note(kind, spec.limits);
+        if !kind.is_snapshot {
+            // One of these is seldom wanted a second time.
+            self.stock.note(kind, spec.limits);
+        }
         while let Some(empty) = self.stock.take(kind) {
-            let fitted = self.fit(&empty, wanted, &mut watch);
+            let fitted = self.fit(&empty, wanted, None, &mut watch);
             match fitted.map_err(|Failure(message)| message) {
                 Ok(true) => {
-                    self.run(id, spec, empty);
+                    self.run(id, wanted, empty);
                     return Ok(());
                 }
                 // Somebody killed it while it waited.
@@ -63,10 +61,10 @@ impl State {
                 }
             }
         }
-        let made = self.make(kind, spec.limits, spec.name.clone(), Some(watch.clone()));
+        let made = self.make(kind, spec.limits, spec.name.clone(), None, Some(watch.clone()));
         let empty = made.map_err(|Failure(message)| message)?;
-        match self.fit(&empty, wanted, &mut watch) {
-            Ok(true) => self.run(id, spec, empty),
+        match self.fit(&empty, wanted, None, &mut watch) {
+            Ok(true) => self.run(id, wanted, empty),
             fitted => {
                 self.discard(empty);
                 fitted.map_err(|Failure(message)| message)?;
@@ -76,11 +74,30 @@ impl State {
         Ok(())
     }
 
-    fn run(&mut self, id: u64, spec: &Spec, empty: Empty) {
+    /// No two sandboxes may have one name.
+    pub(super) fn check_name(&self, spec: &Spec) -> Result<(), String> {
+        let taken = |name: &String| *name == spec.name;
+        if self.running.values().any(|running| taken(&running.name))
+            || self.leaving.iter().any(|(name, _)| taken(name))
+        {
+            return Err(format!("a sandbox named {} exists", spec.name));
+        }
+        Ok(())
+    }
+
+    pub(super) fn run(&mut self, id: u64, wanted: &Wanted, empty: Empty) {
+        let spec = &wanted.spec;
         let data = epoll::EventData::new_u64(id);
         // It fails only for want of kernel memory; the sandbox is then collected at the end.
         epoll::add(&self.events, &empty.pidfd, data, epoll::EventFlags::IN).ok();
-        let running = Running { name: spec.name.clone(), is_blank: spec.is_blank, made: empty };
+        let given = || wanted.fds.iter().map(|(_, number)| *number).collect();
+        let running = Running {
+            name: spec.name.clone(),
+            is_blank: spec.is_blank,
+            made: empty,
+            given: spec.is_snapshot.then(given),
+            held: None,
+        };
         self.running.insert(id, running);
     }
 
@@ -88,23 +105,25 @@ impl State {
     pub(super) fn make_ahead(&mut self) {
         let Some((kind, limits)) = self.stock.wanted() else { return };
         let name = self.stock.name();
-        match self.make(kind, limits, name, None) {
+        match self.make(kind, limits, name, None, None) {
             Ok(empty) => self.stock.put(empty),
             // Who asks next is told why.
             Err(_) => self.stock.rest(),
         }
     }
 
-    /// Makes an empty sandbox; `watch` runs if somebody waits for it.
-    fn make(
+    /// Makes an empty sandbox, `within` the namespaces of that of a snapshot whose init is given;
+    /// `watch` runs if somebody waits for it.
+    pub(super) fn make(
         &mut self,
         kind: Kind,
         limits: Limits,
         leaf: String,
+        within: Option<Pid>,
         watch: Option<Stopwatch>,
     ) -> Result<Empty, Failure> {
         let slot = self.slot()?;
-        let made = self.clone_init(kind, limits, &leaf, slot, watch);
+        let made = self.clone_init(kind, limits, &leaf, slot, within, watch);
         made.inspect_err(|_| self.remove(leaf, slot))
     }
 
@@ -124,6 +143,7 @@ impl State {
         limits: Limits,
         leaf: &str,
         slot: u32,
+        within: Option<Pid>,
         mut watch: Option<Stopwatch>,
     ) -> Result<Empty, Failure> {
         let mut lap = |part| watch.as_mut().map_or((), |watch| watch.lap(part));
@@ -134,12 +154,17 @@ impl State {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .step("socketpair")?;
         lap(Part::Cgroup);
-        let pooled = self.pool.as_mut().map(|pool| pool.take(kind.network));
+        let pool = self.pool.as_mut().filter(|_| within.is_none());
+        let pooled = pool.map(|pool| pool.take(kind.network));
         let mut pooled = pooled.transpose().step("make a network namespace")?;
         let mut gauges = made.gauges;
         gauges.extend(pooled.as_mut().map_or_else(Vec::new, |it| std::mem::take(&mut it.gauges)));
         lap(Part::Network);
-        match self.clone_owned(slot, made.into.as_ref(), pooled.as_ref())? {
+        let cloned = match within {
+            Some(within) => self.clone_within(within, kind.identity, made.into.as_ref()),
+            None => self.clone_owned(slot, made.into.as_ref(), pooled.as_ref()),
+        };
+        match cloned? {
             sys::Forked::Child => init::run(Plan {
                 kind,
                 limits,
@@ -155,11 +180,20 @@ impl State {
                 network_is_ready: pooled.is_some(),
             }),
             sys::Forked::Parent { pid, pidfd } => {
-                let mapped = self.map(pid, kind.identity, slot);
-                let mapped =
-                    mapped.and_then(|()| rustix::io::write(&go, b"1").step("release init"));
-                if let Err(failure) = mapped {
-                    // Without its byte init ends when the socket does.
+                let mapped = match within {
+                    Some(within) => self.map_within(within, pid, kind.identity, slot),
+                    None => self.map(pid, kind, slot),
+                };
+                let begun = mapped.and_then(|()| {
+                    let gauges = within.map(|_| self.plug(pid, kind.network));
+                    let (gauges, fds): (Vec<_>, Vec<_>) =
+                        gauges.transpose()?.unwrap_or_default().into_iter().unzip();
+                    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                    let word = Word::Begin { gauges };
+                    send(go.as_fd(), &word, &fds, SendFlags::DONTWAIT).step("release init")
+                });
+                if let Err(failure) = begun {
+                    // Without its word init ends when the socket does.
                     drop(go);
                     waitpid(Some(pid), WaitOptions::empty()).step("wait for init")?;
                     return Err(failure);
@@ -170,9 +204,17 @@ impl State {
         }
     }
 
-    /// Tells an empty sandbox whose it is; `false` when it is gone.
-    fn fit(&self, empty: &Empty, wanted: &Wanted, watch: &mut Stopwatch) -> Result<bool, Failure> {
+    /// Tells an empty sandbox whose it is; `false` when it is gone. With a line its program comes from
+    /// a snapshot, and so does what that gets.
+    pub(super) fn fit(
+        &self,
+        empty: &Empty,
+        wanted: &Wanted,
+        line: Option<&OwnedFd>,
+        watch: &mut Stopwatch,
+    ) -> Result<bool, Failure> {
         let Wanted { spec, status, fds } = wanted;
+        let fds = if line.is_some() { &[] } else { fds.as_slice() };
         let bounds = root::bounds(&self.sources, &spec.mounts)?;
         watch.lap(Part::Mounts);
         self.tree.limit(&empty.leaf, &empty.limits, &spec.limits).step("set limits")?;
@@ -181,9 +223,14 @@ impl State {
         }
         watch.lap(Part::Cgroup);
         let numbers = fds.iter().map(|(_, number)| *number).collect();
-        let word = Word::Fit { spec: spec.clone(), fds: numbers, watch: watch.clone() };
-        let rights = fds.iter().map(|(fd, _)| fd).chain(&bounds).map(AsFd::as_fd);
-        let rights: Vec<BorrowedFd<'_>> = [status.as_fd()].into_iter().chain(rights).collect();
+        let word = Word::Fit {
+            spec: spec.clone(),
+            is_restored: line.is_some(),
+            fds: numbers,
+            watch: watch.clone(),
+        };
+        let rights = [status].into_iter().chain(line).chain(fds.iter().map(|(fd, _)| fd));
+        let rights: Vec<BorrowedFd<'_>> = rights.chain(&bounds).map(AsFd::as_fd).collect();
         match send(empty.go.as_fd(), &word, &rights, SendFlags::DONTWAIT) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
             sent => sent.step("hand over").map(|()| true),
@@ -263,18 +310,40 @@ impl State {
         cloned.step("clone")
     }
 
-    /// Gives the sandbox its one user and one group.
-    fn map(&self, pid: Pid, inside: Identity, slot: u32) -> Result<(), Failure> {
+    /// Gives the sandbox its one user and one group. The users of sandboxes within that of a snapshot
+    /// must exist in it, too, where nobody can become one of them.
+    fn map(&self, pid: Pid, kind: Kind, slot: u32) -> Result<(), Failure> {
         // Unprivileged this launcher is 0 in its own user namespace, and has nothing else to give.
         let host = if self.root { self.uids.host(slot) } else { 0 };
         let pid = pid.as_raw_nonzero();
-        let write = |file: &str, id: u32| {
-            fs::write(format!("/proc/{pid}/{file}"), format!("{id} {host} 1\n"))
-                .step_of("write", file)
-        };
-        write("uid_map", inside.uid)?;
-        write("gid_map", inside.gid)
+        let mut others = String::new();
+        if kind.is_snapshot && self.root {
+            for range in self.uids.but(slot).into_iter().filter(|range| !range.is_empty()) {
+                others.push_str(&format!("{0} {0} {1}\n", range.start, range.len()));
+            }
+        }
+        let process = open(format!("/proc/{pid}"), DIRECTORY, Mode::empty()).step("open /proc")?;
+        write_maps(&process, kind.identity, host, &others)
     }
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Writes the user map and the group map of a process, of which the directory in `/proc` is given.
+pub(super) fn write_maps(
+    process: &OwnedFd,
+    inside: Identity,
+    host: u32,
+    others: &str,
+) -> Result<(), Failure> {
+    let write = |name: &str, id: u32| {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(process, name, flags, Mode::empty())
+            .and_then(|file| rustix::io::write(file, format!("{id} {host} 1\n{others}").as_bytes()))
+            .step_of("write", name)
+    };
+    write("uid_map", inside.uid)?;
+    write("gid_map", inside.gid).map(drop)
 }
 
 /// Opens what a blank sandbox gets, and puts its limits in force.

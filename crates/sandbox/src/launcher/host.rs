@@ -228,6 +228,7 @@ fn trial_spec(tmp: TmpFs) -> Spec {
         listeners: vec![9002],
         network: Network::Egress,
         is_blank: false,
+        is_snapshot: false,
     }
 }
 

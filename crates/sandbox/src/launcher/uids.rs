@@ -1,18 +1,20 @@
 //! Which host uid each living sandbox has: no two share one, and a freed one rests longest.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// A range of uids, as slots counted from 0.
 #[derive(Debug)]
 pub(super) struct Uids {
     base: u32,
+    count: u32,
     free: VecDeque<u32>,
 }
 
 impl Uids {
     /// Makes a range of `count` uids from `base`.
     pub(super) fn new(base: u32, count: u32) -> Self {
-        Self { base, free: (0..count).collect() }
+        Self { base, count, free: (0..count).collect() }
     }
 
     /// Takes the slot that has been free longest.
@@ -28,6 +30,12 @@ impl Uids {
     /// Gives a slot back, once no process and no file of it is left.
     pub(super) fn release(&mut self, slot: u32) {
         self.free.push_back(slot);
+    }
+
+    /// All host uids of the range but that of a slot, in two parts.
+    pub(super) fn but(&self, slot: u32) -> [Range<u32>; 2] {
+        let own = self.host(slot);
+        [self.base..own, own.saturating_add(1)..self.host(self.count)]
     }
 
     /// Tells the host uid (and gid) of a slot.
@@ -48,6 +56,13 @@ mod tests {
         assert_eq!(uids.acquire(), None);
         uids.release(first);
         assert_eq!(uids.acquire(), Some(first));
+    }
+
+    #[test]
+    fn all_but_one_are_before_and_after_it() {
+        let uids = Uids::new(1000, 3);
+        assert_eq!(uids.but(1), [1000..1001, 1002..1003]);
+        assert!(uids.but(0)[0].is_empty() && uids.but(2)[1].is_empty());
     }
 
     #[test]

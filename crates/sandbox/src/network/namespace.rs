@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::sys;
@@ -18,6 +19,11 @@ impl Namespace {
     /// The one in which this process is.
     pub(crate) fn current() -> io::Result<Self> {
         Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))
+    }
+
+    /// That of a process.
+    pub(super) fn of(pid: Pid) -> io::Result<Self> {
+        Ok(Self(File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero()))?.into()))
     }
 
     /// Leaves this one for a new one with nothing but loopback, and not for a visit.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::wire::Gauge;
 
+use rustix::process::Pid;
+
 use super::namespace::Namespace;
 use super::netlink::{Batch, Socket};
 use super::{Network, Router, addresses, route};
@@ -115,30 +117,57 @@ impl Pool {
         (self.plain.len() < plain).then_some(Network::None)
     }
 
+    /// Connects the namespace of a process, which has made it for itself; returns what counts its bytes.
+    pub(crate) fn plug(&mut self, pid: Pid, wanted: Network) -> io::Result<Vec<(Gauge, OwnedFd)>> {
+        if wanted == Network::None || self.router.is_none() {
+            return Ok(Vec::new());
+        }
+        let theirs = Namespace::of(pid)?;
+        let (_, gauges) = self.connect(true, |home, work| {
+            let socket = theirs.visit(home, || work(&theirs))?;
+            Ok(((), socket))
+        })?;
+        Ok(gauges)
+    }
+
     /// Makes one; one that is used `at_once` has to be able to send before it is given away.
     fn make(&mut self, wanted: Network, at_once: bool) -> io::Result<Pooled> {
-        let Some(router) = self.router.as_ref().filter(|_| wanted == Network::Egress) else {
+        if self.router.is_none() || wanted == Network::None {
             let up = |_: &Namespace| Socket::route()?.ask(Batch::default().loopback()).map(drop);
             let (namespace, _) = Namespace::make(&self.home, up)?;
             return Ok(Pooled { namespace, gauges: Vec::new() });
-        };
+        }
+        let made = self.connect(at_once, |home, work| Namespace::make(home, work));
+        made.map(|(namespace, gauges)| Pooled { namespace, gauges })
+    }
+
+    /// Connects a namespace with the router; `inside` does a work in it.
+    fn connect<T>(
+        &mut self,
+        at_once: bool,
+        inside: impl Fn(
+            &Namespace,
+            &dyn Fn(&Namespace) -> io::Result<Socket>,
+        ) -> io::Result<(T, Socket)>,
+    ) -> io::Result<(T, Vec<(Gauge, OwnedFd)>)> {
+        let router = self.router.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         for _ in 0..ATTEMPTS {
             let number = self.next;
             self.next = (self.next + 1) % addresses::SANDBOXES;
             let mut batch = Batch::default();
             batch.loopback();
             router.plug(&mut batch, number);
-            let plugged = Namespace::make(&self.home, |_| {
+            let plugged = inside(&self.home, &|_| {
                 let socket = Socket::route()?;
                 socket.ask(&batch).map(|_| socket)
             });
             match plugged {
-                Ok((namespace, inside)) => {
+                Ok((namespace, socket)) => {
                     let gauges = router.attach(number)?;
                     if at_once {
-                        settle(&inside);
+                        settle(&socket);
                     }
-                    return Ok(Pooled { namespace, gauges });
+                    return Ok((namespace, gauges));
                 }
                 // A sandbox of long ago still lives under this number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -14,6 +14,7 @@ mod network;
 mod network_bench;
 mod program;
 mod scratch;
+mod snapshot;
 mod support;
 mod surrender;
 mod world;

@@ -145,6 +145,7 @@ pub(crate) fn spec(argv: &[&str]) -> Spec {
         listeners: Vec::new(),
         network: Network::None,
         is_blank: false,
+        is_snapshot: false,
     }
 }
 

@@ -1,0 +1,287 @@
+//! The launcher's share in snapshots: a keeper for each, and sandboxes within that of a snapshot, into
+//! which the keeper forks it.
+//!
+//! A process can only be forked into namespaces below its own, so these sandboxes lie within the user
+//! and the process namespace of the snapshot's, and end with it. Everything else about them is made
+//! as ever, by an init that has never been near the snapshot.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{
+    Gid, Pid, PidfdFlags, Signal, Uid, WaitOptions, kill_process, pidfd_open, waitpid,
+};
+use rustix::thread::{
+    LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{self, Charge, Order};
+use crate::spec::Kind;
+use crate::step::{Failure, Step};
+use crate::timing::Stopwatch;
+use crate::wire::{Gauge, Verdict, receive, send};
+use crate::{Identity, Network, Spec, sys};
+
+use super::building::{NAMESPACES, write_maps};
+use super::{State, Wanted, failed, wanted};
+
+/// The keeper of a snapshot.
+#[derive(Debug)]
+pub(super) struct Held {
+    orders: OwnedFd,
+    keeper: Pid,
+}
+
+impl Held {
+    /// Ends the keeper, and with it what it still holds.
+    pub(super) fn end(self) {
+        // It may have ended with the snapshot.
+        kill_process(self.keeper, Signal::KILL).ok();
+        waitpid(Some(self.keeper), WaitOptions::empty()).ok();
+    }
+}
+
+/// What the processes in between say.
+#[derive(Debug, Deserialize, Serialize)]
+enum Word {
+    /// The first has made the second, which has this id here.
+    Second(i32),
+    /// The second has cloned; descriptor: the pidfd.
+    Cloned,
+    Failed(String),
+}
+
+impl State {
+    /// Has the program of a sandbox held.
+    pub(super) fn hold(&mut self, id: u64, mut fds: Vec<OwnedFd>) {
+        // Without it there is nobody to tell; with it the end of the socket tells.
+        let Some(answer) = fds.pop() else { return };
+        if let Err(Failure(why)) = self.start_keeper(id, &answer) {
+            let verdict = Verdict::Unfit { why };
+            // The server may have let go of it already.
+            send(answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
+        }
+    }
+
+    fn start_keeper(&mut self, id: u64, answer: &OwnedFd) -> Result<(), Failure> {
+        let is_root = self.root;
+        let none = || Failure("there is no sandbox whose program could be held".to_owned());
+        let running = self.running.get_mut(&id).ok_or_else(none)?;
+        let given = running.given.take().ok_or_else(none)?;
+        if !is_root {
+            return Err(Failure("the server was not started as root".to_owned()));
+        }
+        let (orders, there) = pair()?;
+        match sys::fork().step("fork a keeper")? {
+            None => {
+                let answer = answer.try_clone().step("dup");
+                let Ok(answer) = answer else { sys::exit_now(1) };
+                snapshot::run(&Charge { init: running.made.pid, orders: there, answer, given })
+            }
+            Some(keeper) => {
+                running.held = Some(Held { orders, keeper });
+                Ok(())
+            }
+        }
+    }
+
+    /// Builds a sandbox and has a snapshot forked into it.
+    pub(super) fn restore(
+        &mut self,
+        id: u64,
+        snapshot: u64,
+        spec: Box<Spec>,
+        fds: Vec<OwnedFd>,
+        numbers: &[RawFd],
+    ) {
+        let Some(wanted) = wanted(spec, fds, numbers) else { return };
+        if let Err(message) = self.build_within(id, snapshot, &wanted) {
+            failed(&wanted.status, message);
+        }
+    }
+
+    fn build_within(&mut self, id: u64, snapshot: u64, wanted: &Wanted) -> Result<(), String> {
+        let spec = &wanted.spec;
+        self.check_name(spec)?;
+        let found = self.running.get(&snapshot).filter(|running| running.held.is_some());
+        let within = found.ok_or_else(|| "there is no such snapshot".to_owned())?.made.pid;
+        let mut watch = Stopwatch::start();
+        let (kind, name) = (Kind::of(spec), spec.name.clone());
+        let made = self.make(kind, spec.limits, name, Some(within), Some(watch.clone()));
+        let empty = made.map_err(|Failure(message)| message)?;
+        let told = pair().and_then(|(line, there)| {
+            if !self.fit(&empty, wanted, Some(&there), &mut watch)? {
+                return Err(Failure("it ended before it was built".to_owned()));
+            }
+            let pidfd = pidfd_open(empty.pid, PidfdFlags::empty()).step("open its init")?;
+            let joins = self.tree.joins(&empty.leaf).step("open its cgroups")?;
+            let order = Order {
+                init: empty.pid.as_raw_nonzero().get(),
+                joins: joins.len(),
+                fds: wanted.fds.iter().map(|(_, number)| *number).collect(),
+                identity: spec.identity,
+                host: self.uids.host(empty.slot),
+            };
+            let given = wanted.fds.iter().map(|(fd, _)| fd);
+            let rights = [&line, &pidfd].into_iter().chain(&joins).chain(given);
+            let rights: Vec<BorrowedFd<'_>> = rights.map(AsFd::as_fd).collect();
+            let held = self.running.get(&snapshot).and_then(|running| running.held.as_ref());
+            let held = held.ok_or_else(|| Failure("there is no such snapshot".to_owned()))?;
+            send(held.orders.as_fd(), &order, &rights, SendFlags::DONTWAIT).step("ask the keeper")
+        });
+        match told {
+            Ok(()) => {
+                self.run(id, wanted, empty);
+                Ok(())
+            }
+            Err(Failure(message)) => {
+                self.discard(empty);
+                Err(message)
+            }
+        }
+    }
+
+    /// Clones a process below the user and the process namespace of a sandbox, whose user it is until
+    /// it has its own. Two short-lived processes go there: who has entered a user namespace cannot come
+    /// back, and a process namespace is below that in which its maker was born. All of them are
+    /// children of this process.
+    pub(super) fn clone_within(
+        &self,
+        init: Pid,
+        identity: Identity,
+        cgroup: Option<&OwnedFd>,
+    ) -> Result<sys::Forked, Failure> {
+        let template = self.template.as_ref();
+        let template = template.ok_or_else(|| Failure("there is no template".to_owned()))?;
+        let namespace = |kind: &str| {
+            let path = format!("/proc/{}/ns/{kind}", init.as_raw_nonzero());
+            open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step_of("open", kind)
+        };
+        let (user, process) = (namespace("user")?, namespace("pid")?);
+        let (here, there) = pair()?;
+        template.enter()?;
+        let forked = sys::fork().step("fork");
+        if let Ok(None) = forked {
+            let gone = go(&user, &process, identity, cgroup);
+            return Ok(in_between(gone, &there));
+        }
+        template.leave();
+        drop(there);
+        let first = forked?.ok_or_else(|| Failure("fork".to_owned()))?;
+        let wait = |pid| waitpid(Some(pid), WaitOptions::empty()).step("wait for the clone");
+        wait(first)?;
+        // Either may have come first.
+        let (mut buffer, mut cloned) = (vec![0; 4096], None);
+        for _ in 0..2 {
+            match receive(here.as_fd(), &mut buffer, RecvFlags::empty()).step("hear of it")? {
+                Some((Word::Second(pid), _)) => {
+                    wait(Pid::from_raw(pid).ok_or_else(|| Failure("no process".to_owned()))?)?;
+                }
+                Some((Word::Cloned, fds)) => cloned = fds.into_iter().next(),
+                Some((Word::Failed(why), _)) => return Err(Failure(why)),
+                None => break,
+            }
+        }
+        let pidfd = cloned.ok_or_else(|| Failure("the one in between is gone".to_owned()))?;
+        Ok(sys::Forked::Parent { pid: pid_of(&pidfd)?, pidfd })
+    }
+
+    /// Gives a process that was cloned so its one user and one group. Only who is in the user namespace
+    /// above may do that: another short-lived process.
+    pub(super) fn map_within(
+        &self,
+        init: Pid,
+        pid: Pid,
+        identity: Identity,
+        slot: u32,
+    ) -> Result<(), Failure> {
+        let path = format!("/proc/{}/ns/user", init.as_raw_nonzero());
+        let user = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open user")?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}", pid.as_raw_nonzero());
+        let process = open(path, flags, Mode::empty()).step("open /proc")?;
+        match sys::fork().step("fork")? {
+            None => {
+                let entered =
+                    move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User));
+                let mapped = entered
+                    .step("enter the user namespace")
+                    .and_then(|()| write_maps(&process, identity, self.uids.host(slot), ""));
+                sys::exit_now(i32::from(mapped.is_err()))
+            }
+            Some(mapper) => {
+                let ended = waitpid(Some(mapper), WaitOptions::empty()).step("wait for the map")?;
+                match ended.and_then(|(_, status)| status.exit_status()) {
+                    Some(0) => Ok(()),
+                    _ => Err(Failure("the user map could not be written".to_owned())),
+                }
+            }
+        }
+    }
+
+    /// Connects the network namespace that a process has made for itself, and opens what counts.
+    pub(super) fn plug(
+        &mut self,
+        pid: Pid,
+        wanted: Network,
+    ) -> Result<Vec<(Gauge, OwnedFd)>, Failure> {
+        let Some(pool) = self.pool.as_mut() else { return Ok(Vec::new()) };
+        pool.plug(pid, wanted).step("connect its network")
+    }
+}
+
+/// Moves this process to where the next one is to be born.
+fn go(
+    user: &OwnedFd,
+    process: &OwnedFd,
+    identity: Identity,
+    cgroup: Option<&OwnedFd>,
+) -> Result<(), Failure> {
+    if let Some(cgroup) = cgroup {
+        // As root still: its children are born where it is.
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(cgroup, "cgroup.procs", flags, Mode::empty())
+            .and_then(|file| rustix::io::write(file, b"0"))
+            .step("join a cgroup")?;
+    }
+    let enter = |fd: &OwnedFd, kind| move_into_link_name_space(fd.as_fd(), Some(kind));
+    enter(process, LinkNameSpaceType::ProcessID).step("enter the process namespace")?;
+    enter(user, LinkNameSpaceType::User).step("enter the user namespace")?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    set_thread_res_gid(gid, gid, gid).step("setresgid")?;
+    set_thread_res_uid(uid, uid, uid).step("setresuid")
+}
+
+/// What the first process in between does, then the second; returns in the third only.
+fn in_between(gone: Result<(), Failure>, there: &OwnedFd) -> sys::Forked {
+    let brother = |flags| sys::clone_into(flags | libc::CLONE_PARENT, None).step("clone");
+    let tell = |word: Word, fds: &[BorrowedFd<'_>]| -> ! {
+        // Who asked may be gone.
+        send(there.as_fd(), &word, fds, SendFlags::empty()).ok();
+        sys::exit_now(0)
+    };
+    match gone.and_then(|()| brother(0)) {
+        Ok(sys::Forked::Parent { pid, .. }) => tell(Word::Second(pid.as_raw_nonzero().get()), &[]),
+        Err(Failure(why)) => tell(Word::Failed(why), &[]),
+        Ok(sys::Forked::Child) => match brother(NAMESPACES | libc::CLONE_NEWNET) {
+            Ok(sys::Forked::Parent { pidfd, .. }) => tell(Word::Cloned, &[pidfd.as_fd()]),
+            Err(Failure(why)) => tell(Word::Failed(why), &[]),
+            Ok(sys::Forked::Child) => sys::Forked::Child,
+        },
+    }
+}
+
+/// The id, in this process's namespace, of the process that a pidfd is.
+fn pid_of(pidfd: &OwnedFd) -> Result<Pid, Failure> {
+    let file = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(file).step("read a pidfd")?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:\t")?.parse().ok());
+    pid.and_then(Pid::from_raw).ok_or_else(|| Failure("it has ended".to_owned()))
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    socketpair(family, kind, SocketFlags::CLOEXEC, None).step("socketpair")
+}

@@ -1,0 +1,229 @@
+//! The keeper of one snapshot: it holds an initialised process, and forks it into other sandboxes.
+//!
+//! ```text
+//! snapshot -clone-> first: lets go of every descriptor, enters the other sandbox's namespaces and cgroup
+//!                   first -clone-> second, in its process namespace
+//!                                  second -clone-> the program; second ends, so init becomes its parent
+//! ```
+//!
+//! A snapshot has run hostile code, so nothing of what it could have changed is trusted, and none of
+//! it takes part: it was stopped by ptrace(2), runs not one instruction more, and its children are
+//! stopped from their birth. The keeper makes each system call in them ([`remote`]), checks from
+//! outside what has come of it, and only then lets the program go on, confined as any other.
+//!
+//! The keeper is a copy of the launcher, with its rights and one thread; it ends with the launcher
+//! or with the snapshot, and the snapshot ends with it.
+
+mod confinement;
+mod fitness;
+mod remote;
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::step::{Failure, Step};
+use crate::sys::trace;
+use crate::wire::{Line, MESSAGE_LIMIT, Verdict, receive, send};
+use crate::{Identity, sys};
+
+use remote::Remote;
+
+/// How long a snapshot may take to wait for what comes next.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where descriptors are on their way to their place.
+const TRANSIT: RawFd = 128;
+/// The kinds of namespaces in the order in which they are entered: only who is in the user namespace
+/// may enter the others. The last is for children only.
+pub(crate) const NAMESPACES: [&str; 7] = ["user", "mnt", "net", "ipc", "uts", "cgroup", "pid"];
+
+/// What the launcher tells a keeper; descriptors: the line to the init of the other sandbox, its
+/// pidfd, `joins` files of its cgroups, what the program gets.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Order {
+    /// The init of the other sandbox.
+    pub(crate) init: i32,
+    pub(crate) joins: usize,
+    pub(crate) fds: Vec<RawFd>,
+    pub(crate) identity: Identity,
+    /// The host's uid and gid of the other sandbox.
+    pub(crate) host: u32,
+}
+
+/// What a keeper is started with.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    pub(crate) init: Pid,
+    /// [`Order`]s come from it; ends with the launcher.
+    pub(crate) orders: OwnedFd,
+    /// Gets the [`Verdict`].
+    pub(crate) answer: OwnedFd,
+    /// Descriptors that the snapshot may have, as it was given them.
+    pub(crate) given: Vec<RawFd>,
+}
+
+/// Holds the program of a sandbox until nobody wants it any more.
+pub(crate) fn run(charge: &Charge) -> ! {
+    let kept = [charge.orders.as_raw_fd(), charge.answer.as_raw_fd()];
+    let began = sys::close_all_but(&kept).step("close descriptors").and_then(|()| {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the keeper")?;
+        set_parent_process_death_signal(Some(Signal::KILL)).step("PDEATHSIG")
+    });
+    let held = began.and_then(|()| hold(charge));
+    let verdict = match &held {
+        Ok(_) => Verdict::Held,
+        Err(Failure(why)) => Verdict::Unfit { why: why.clone() },
+    };
+    // Whoever asked may have gone.
+    send(charge.answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
+    let Ok(snapshot) = held else { sys::exit_now(0) };
+    let mut buffer = vec![0; MESSAGE_LIMIT];
+    while let Ok(Some((order, fds))) =
+        receive::<Order>(charge.orders.as_fd(), &mut buffer, RecvFlags::empty())
+    {
+        let mut fds = fds.into_iter();
+        let Some((line, init)) = fds.next().zip(fds.next()) else { continue };
+        let word = match fork(&snapshot, &order, &line, &init, fds) {
+            Ok(pid) => Line::Adopted { pid },
+            Err(Failure(message)) => Line::Failed { message },
+        };
+        // The other sandbox may be gone already.
+        send(line.as_fd(), &word, &[], SendFlags::DONTWAIT).ok();
+    }
+    sys::exit_now(0)
+}
+
+/// Stops the program while it waits for its next frame, and sees whether it can be forked.
+fn hold(charge: &Charge) -> Result<Remote, Failure> {
+    let program = fitness::only_program(charge.init)?;
+    trace::seize(program).step("hold the program")?;
+    let until = Instant::now() + PATIENCE;
+    let registers = loop {
+        trace::interrupt(program).step("stop the program")?;
+        while trace::wait_for_stop(program).step("wait for the program")? != trace::Stop::Told {
+            trace::resume(program).step("resume the program")?;
+        }
+        let registers = trace::registers(program).step("read registers")?;
+        if remote::is_reading(&registers) {
+            break registers;
+        }
+        if Instant::now() > until {
+            return Err(Failure("it does not wait for an invocation".to_owned()));
+        }
+        trace::resume(program).step("resume the program")?;
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    // Again, as nothing can change any more.
+    fitness::check(charge.init, program, &charge.given)?;
+    Remote::of_snapshot(program, registers)
+}
+
+/// A process that ends unless it has got where it should.
+#[derive(Debug)]
+struct Passing {
+    remote: Remote,
+    has_arrived: bool,
+}
+
+impl Passing {
+    fn of(remote: Remote) -> Self {
+        Self { remote, has_arrived: false }
+    }
+
+    fn arrived(mut self) {
+        self.has_arrived = true;
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if !self.has_arrived {
+            self.remote.end();
+        }
+    }
+}
+
+/// Forks the snapshot into the sandbox at the other end of the line; returns the program's id there.
+fn fork(
+    snapshot: &Remote,
+    order: &Order,
+    line: &OwnedFd,
+    init: &OwnedFd,
+    given: impl Iterator<Item = OwnedFd>,
+) -> Result<i32, Failure> {
+    // Its init must have mounted everything, and says so with what its program may touch.
+    let mut buffer = vec![0; MESSAGE_LIMIT];
+    let fitted =
+        receive::<Line>(line.as_fd(), &mut buffer, RecvFlags::empty()).step("wait for init")?;
+    let Some((Line::Fitted, rules)) = fitted else {
+        return Err(Failure("its init is gone".to_owned()));
+    };
+    let rules_count = rules.len();
+    let mut sent = namespaces_of(order.init, init)?;
+    sent.extend(given);
+    sent.extend(rules);
+    let first = Passing::of(snapshot.clone_child(true, false).step("fork the snapshot")?);
+    let there = first.remote.receive(&sent).step("pass descriptors")?;
+    let (namespaces, rest) = there.split_at_checked(NAMESPACES.len()).ok_or_else(few)?;
+    let (joins, rest) = rest.split_at_checked(order.joins).ok_or_else(few)?;
+    let (given, rules) = rest.split_at_checked(order.fds.len()).ok_or_else(few)?;
+    if rules.len() != rules_count {
+        return Err(few());
+    }
+    for (fd, kind) in namespaces.iter().zip(NAMESPACES) {
+        first.remote.call(libc::SYS_setns, &[fd.arg(), 0]).step_of("enter the namespace", kind)?;
+    }
+    for fd in joins {
+        first.remote.write(*fd, b"0").step("join a cgroup")?;
+    }
+    let second =
+        Passing::of(first.remote.clone_child(false, false).step("fork in the namespaces")?);
+    let program = Passing::of(second.remote.clone_child(false, true).step("fork the program")?);
+    // From here on its parent is the init of the other sandbox.
+    drop(second);
+    drop(first);
+    let remote = &program.remote;
+    confinement::place(remote, given, &order.fds, rules)?;
+    confinement::confine(remote, order, !rules.is_empty())?;
+    confinement::enter_directory(remote, snapshot.pid())?;
+    let namespaces = sent.get(..NAMESPACES.len()).ok_or_else(few)?;
+    let pid = fitness::verify(remote.pid(), order, namespaces)?;
+    remote.go_on().step("let the program go on")?;
+    program.arrived();
+    Ok(pid)
+}
+
+/// Opens the namespaces of a process, which `pidfd` is.
+fn namespaces_of(pid: i32, pidfd: &OwnedFd) -> Result<Vec<OwnedFd>, Failure> {
+    let open = |kind: &&str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
+    let opened: std::io::Result<_> = NAMESPACES.iter().map(open).collect();
+    let opened = opened.step("open its namespaces")?;
+    // If it lives still, the number has been its own.
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    if poll(&mut ended, Some(&Timespec::default())).step("look for its init")? != 0 {
+        return Err(Failure("its init is gone".to_owned()));
+    }
+    Ok(opened)
+}
+
+fn few() -> Failure {
+    Failure("descriptors are lacking".to_owned())
+}
+
+/// A number as an argument of a system call.
+trait Argument {
+    fn arg(self) -> u64;
+}
+
+impl Argument for RawFd {
+    fn arg(self) -> u64 {
+        i64::from(self).cast_unsigned()
+    }
+}

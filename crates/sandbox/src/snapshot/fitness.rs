@@ -1,0 +1,192 @@
+//! Whether a snapshot can be forked, and whether what was forked is as it must be: both as seen from
+//! outside, in `/proc`. See proc(5).
+
+use std::fs;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use rustix::fs::{fstat, stat};
+use rustix::process::Pid;
+
+use crate::step::{Failure, Step};
+
+use super::{NAMESPACES, Order};
+
+/// Directories that every sandbox has for itself, which a snapshot must have left as they were.
+const OWN: [&str; 2] = ["tmp", "dev/shm"];
+/// What a new file system has by itself.
+const OF_FILE_SYSTEM: &str = "lost+found";
+/// As many names are told at most.
+const TOLD: usize = 3;
+
+fn of(pid: Pid, what: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{what}", pid.as_raw_nonzero()))
+}
+
+/// The program that init has started, if it is alone.
+pub(super) fn only_program(init: Pid) -> Result<Pid, Failure> {
+    let children = children(init)?;
+    let [program] = children[..] else {
+        return Err(Failure(format!("it left {} processes", children.len().saturating_sub(1))));
+    };
+    Ok(program)
+}
+
+fn children(pid: Pid) -> Result<Vec<Pid>, Failure> {
+    let file = of(pid, &format!("task/{}/children", pid.as_raw_nonzero()));
+    let text = fs::read_to_string(file).step("look for processes")?;
+    Ok(text.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)).collect())
+}
+
+/// Sees that a snapshot has nothing that a fork would break or share; it stands.
+pub(super) fn check(init: Pid, program: Pid, given: &[RawFd]) -> Result<(), Failure> {
+    if only_program(init)? != program || !children(program)?.is_empty() {
+        return Err(Failure("it has started other processes".to_owned()));
+    }
+    let threads = fs::read_dir(of(program, "task")).step("count threads")?.count();
+    if threads != 1 {
+        return Err(Failure(format!("it has started threads: {}", threads - 1)));
+    }
+    let open = descriptors(program)?;
+    let extra = open.into_iter().filter(|fd| *fd != 0 && !given.contains(fd));
+    let names = extra.map(|fd| {
+        let target = fs::read_link(of(program, &format!("fd/{fd}"))).unwrap_or_default();
+        target.to_string_lossy().into_owned()
+    });
+    none_of("it has open files or connections", names.collect())?;
+    let maps = fs::read_to_string(of(program, "smaps")).step("read its mappings")?;
+    let shared = shared_mappings(&maps);
+    none_of("it has shared memory", shared)?;
+    for directory in OWN {
+        let entries = fs::read_dir(of(program, "root").join(directory));
+        let names = entries.step_of("list", directory)?.flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let left = names.filter(|name| name != OF_FILE_SYSTEM).collect();
+        none_of(&format!("it has left files in /{directory}"), left)?;
+    }
+    Ok(())
+}
+
+fn none_of(what: &str, found: Vec<String>) -> Result<(), Failure> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<String> = found.into_iter().take(TOLD).collect();
+    Err(Failure(format!("{what}: {}", named.join(", "))))
+}
+
+/// Names of the mappings in `/proc/<pid>/smaps` through which a process could write what others see:
+/// one of a file that cannot be written is not among them, whatever it was asked for.
+fn shared_mappings(maps: &str) -> Vec<String> {
+    let (mut name, mut found) = ("anonymous", Vec::new());
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if first == "VmFlags:" {
+            if words.any(|flag| flag == "sh") {
+                found.push(name.to_owned());
+            }
+        } else if !first.ends_with(':') {
+            // `7f0000000000-7f0000001000 rw-s 00000000 00:01 42 /path`
+            name = words.nth(4).unwrap_or("anonymous");
+        }
+    }
+    found
+}
+
+fn descriptors(pid: Pid) -> Result<Vec<RawFd>, Failure> {
+    let entries = fs::read_dir(of(pid, "fd")).step("list descriptors")?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<RawFd> = names.collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Sees that a new program is where it should be, as whom, with nothing more; returns its id in its
+/// innermost process namespace.
+pub(super) fn verify(pid: Pid, order: &Order, namespaces: &[OwnedFd]) -> Result<i32, Failure> {
+    for (kind, wanted) in NAMESPACES.iter().zip(namespaces) {
+        let is = stat(of(pid, &format!("ns/{kind}"))).step("look at its namespaces")?;
+        let wanted = fstat(wanted).step("look at a namespace")?;
+        if (is.st_dev, is.st_ino) != (wanted.st_dev, wanted.st_ino) {
+            return Err(Failure(format!("it is in another {kind} namespace")));
+        }
+    }
+    let mut wanted = order.fds.clone();
+    wanted.push(0);
+    wanted.sort_unstable();
+    wanted.dedup();
+    if descriptors(pid)? != wanted {
+        return Err(Failure("it has other descriptors than it should".to_owned()));
+    }
+    let status = fs::read_to_string(of(pid, "status")).step("read its status")?;
+    as_wanted(&status, order.host)
+}
+
+/// Compares `/proc/<pid>/status` with what it must say.
+fn as_wanted(status: &str, host: u32) -> Result<i32, Failure> {
+    let field = |name: &str| {
+        let mut lines = status.lines().filter_map(|line| line.split_once(":\t"));
+        let value = lines.find(|(found, _)| *found == name).map(|(_, value)| value.trim());
+        value.ok_or_else(|| Failure(format!("its status lacks {name}")))
+    };
+    let (user, nothing) = ([host.to_string().as_str(); 4].join("\t"), "0000000000000000");
+    for (name, wanted) in [
+        ("Uid", user.as_str()),
+        ("Gid", &user),
+        ("Groups", ""),
+        ("Threads", "1"),
+        ("CapInh", nothing),
+        ("CapPrm", nothing),
+        ("CapEff", nothing),
+        ("CapBnd", nothing),
+        ("CapAmb", nothing),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ] {
+        if field(name)? != wanted {
+            return Err(Failure(format!("its {name} is {}", field(name)?)));
+        }
+    }
+    let innermost = field("NSpid")?.split_whitespace().next_back().and_then(|id| id.parse().ok());
+    innermost.ok_or_else(|| Failure("it has no id".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tpython3\nUid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\nGroups:\t \n\
+        NSpid:\t812\t9\t3\nThreads:\t1\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
+        CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\n\
+        NoNewPrivs:\t1\nSeccomp:\t2\n";
+
+    #[test]
+    fn a_program_must_be_confined_in_every_respect() {
+        assert_eq!(as_wanted(STATUS, 7).unwrap(), 3);
+        assert!(as_wanted(STATUS, 8).is_err());
+        for (from, to) in [
+            ("Uid:\t7\t7", "Uid:\t7\t0"),
+            ("Groups:\t ", "Groups:\t0 "),
+            ("Threads:\t1", "Threads:\t2"),
+            ("CapBnd:\t0000000000000000", "CapBnd:\t0000000000000001"),
+            ("CapEff:\t0", "CapEff:\t1"),
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("Seccomp:\t2", "Seccomp:\t0"),
+            ("Seccomp", "Other"),
+        ] {
+            assert!(as_wanted(&STATUS.replace(from, to), 7).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn shared_memory_is_seen() {
+        let read_only = "7f00-7f01 r--s 00000000 00:01 42  /usr/lib/cache\nRss:  4 kB\n\
+            VmFlags: rd mr me ms sd \n";
+        let private = "7f01-7f02 rw-p 00000000 00:00 0\nVmFlags: rd wr mr mw me ac sd \n";
+        let shared = "7f02-7f03 rw-s 00000000 00:01 42  /dev/zero (deleted)\nRss:  4 kB\n\
+            VmFlags: rd wr sh mr mw me ms sd \n";
+        assert_eq!(shared_mappings(&format!("{read_only}{private}")), Vec::<String>::new());
+        assert_eq!(shared_mappings(&format!("{private}{shared}{read_only}")), ["/dev/zero"]);
+    }
+}

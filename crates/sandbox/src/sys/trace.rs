@@ -1,0 +1,106 @@
+//! The few requests of ptrace(2) with which the launcher's keeper acts on a process that it holds.
+//!
+//! Only stops and registers are here; memory is read and written through `/proc/<pid>/mem`. For
+//! x86-64: other processors have other registers.
+
+use std::ffi::c_void;
+use std::io;
+
+use rustix::process::Pid;
+
+use super::{check, check_int};
+
+/// What a process that is held does on its own, as `PTRACE_O_*`: it dies with its holder, is held
+/// from its first instruction on if it was forked by one, and no filter applies as long as it is.
+const OPTIONS: i32 = libc::PTRACE_O_EXITKILL
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_SUSPEND_SECCOMP;
+
+/// The registers of a stopped process.
+pub(crate) type Registers = libc::user_regs_struct;
+
+/// Why a process has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It has forked.
+    Forked,
+    /// It was told to, or was born.
+    Told,
+    /// It has made one step.
+    Stepped,
+    /// It would get a signal.
+    Signal,
+}
+
+/// Takes hold of a process; it goes on until it is stopped.
+pub(crate) fn seize(pid: Pid) -> io::Result<()> {
+    request(libc::PTRACE_SEIZE, pid, 0, OPTIONS as usize)
+}
+
+/// Stops it at the next point where that can be done.
+pub(crate) fn interrupt(pid: Pid) -> io::Result<()> {
+    request(libc::PTRACE_INTERRUPT, pid, 0, 0)
+}
+
+/// Lets it go on.
+pub(crate) fn resume(pid: Pid) -> io::Result<()> {
+    request(libc::PTRACE_CONT, pid, 0, 0)
+}
+
+/// Lets it make one step; signals that wait are dropped.
+pub(crate) fn step(pid: Pid) -> io::Result<()> {
+    request(libc::PTRACE_SINGLESTEP, pid, 0, 0)
+}
+
+/// Lets go of it for good.
+pub(crate) fn release(pid: Pid) -> io::Result<()> {
+    request(libc::PTRACE_DETACH, pid, 0, 0)
+}
+
+/// Reads the registers of a stopped process.
+pub(crate) fn registers(pid: Pid) -> io::Result<Registers> {
+    // JUSTIFICATION: a C structure of integers that has no constructor.
+    // SAFETY: all bits zero is a valid value of it.
+    let mut registers: Registers = unsafe { std::mem::zeroed() };
+    request(libc::PTRACE_GETREGS, pid, 0, (&raw mut registers).addr())?;
+    Ok(registers)
+}
+
+/// Writes the registers of a stopped process.
+pub(crate) fn set_registers(pid: Pid, registers: &Registers) -> io::Result<()> {
+    request(libc::PTRACE_SETREGS, pid, 0, std::ptr::from_ref(registers).addr())
+}
+
+/// The process that a process has just forked.
+pub(crate) fn child(pid: Pid) -> io::Result<Pid> {
+    let mut message: libc::c_ulong = 0;
+    request(libc::PTRACE_GETEVENTMSG, pid, 0, (&raw mut message).addr())?;
+    let child = i32::try_from(message).ok().and_then(Pid::from_raw);
+    child.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Waits until a process that is held stops; an error if it has ended.
+pub(crate) fn wait_for_stop(pid: Pid) -> io::Result<Stop> {
+    let mut status = 0;
+    // JUSTIFICATION: rustix takes the event of a stop for a part of the signal.
+    // SAFETY: `status` outlives the call.
+    check_int(unsafe { libc::waitpid(pid.as_raw_nonzero().get(), &raw mut status, libc::__WALL) })?;
+    if !libc::WIFSTOPPED(status) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(match status >> 16 {
+        libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_CLONE => Stop::Forked,
+        libc::PTRACE_EVENT_STOP => Stop::Told,
+        0 if libc::WSTOPSIG(status) == libc::SIGTRAP => Stop::Stepped,
+        _ => Stop::Signal,
+    })
+}
+
+fn request(request: libc::c_uint, pid: Pid, address: usize, data: usize) -> io::Result<()> {
+    let (address, data) = (address as *mut c_void, data as *mut c_void);
+    // JUSTIFICATION: rustix has no ptrace.
+    // SAFETY: the callers above give numbers, or the address of a value of the size that the request
+    // takes and that outlives the call.
+    check(unsafe { libc::ptrace(request, pid.as_raw_nonzero().get(), address, data) }).map(drop)
+}

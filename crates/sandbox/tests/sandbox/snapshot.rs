@@ -1,0 +1,271 @@
+//! Snapshots: a program that waits is held, and forked into other sandboxes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use lacewing_sandbox::{Event, Launcher, Sandbox, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::support::{self, MIB, eventually, finish, launcher_with, options, ready, spec};
+
+/// Says that it is initialised, then does what comes as a frame, again and again.
+const PROGRAM: &str = "
+import os, sys, random
+made = random.random()
+INIT
+print('initialised', flush=True)
+while True:
+    data = os.read(3, 65536)
+    if not data:
+        os._exit(7)
+    try:
+        print(eval(data.decode()), flush=True)
+    except BaseException as error:
+        print(repr(error), flush=True)
+";
+
+/// A program with the other ends of what it was given.
+struct Running {
+    sandbox: Sandbox,
+    frames: UnixStream,
+    output: BufReader<std::fs::File>,
+}
+
+impl Running {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn says(&mut self, expression: &str) -> String {
+        self.frames.write_all(expression.as_bytes()).unwrap();
+        self.line()
+    }
+}
+
+fn begin(
+    spec: &Spec,
+    start: impl FnOnce(&Spec, support::Passed) -> Result<Sandbox, lacewing_sandbox::Error>,
+) -> Running {
+    let (output, end) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let (frames, theirs) = UnixStream::pair().unwrap();
+    frames.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let errors = end.try_clone().unwrap();
+    let fds: support::Passed = vec![(end, 1), (errors, 2), (OwnedFd::from(theirs), 3)];
+    let sandbox = start(spec, fds).unwrap();
+    Running { sandbox, frames, output: BufReader::new(output.into()) }
+}
+
+fn python(init: &str) -> Spec {
+    let program = PROGRAM.replace("INIT", init);
+    let mut wanted = spec(&["/usr/bin/python3", "-I", "-S", "-c", &program]);
+    wanted.limits.memory_bytes = 128 * MIB;
+    wanted
+}
+
+/// Starts a program and has it held; its verdict with it.
+fn snapshot(launcher: &Launcher, init: &str) -> (Running, Result<(), String>) {
+    let mut wanted = python(init);
+    wanted.is_snapshot = true;
+    let mut running = begin(&wanted, |spec, fds| launcher.spawn(spec, fds));
+    ready(&running.sandbox);
+    assert_eq!(running.line(), "initialised");
+    let holding = running.sandbox.hold().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(verdict) = holding.try_verdict().unwrap() {
+            return (running, verdict);
+        }
+        assert!(Instant::now() < until, "no verdict");
+        let mut ready = [PollFd::from_borrowed_fd(holding.as_fd(), PollFlags::IN)];
+        poll(&mut ready, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
+    }
+}
+
+fn held(launcher: &Launcher, init: &str) -> Running {
+    let (running, verdict) = snapshot(launcher, init);
+    verdict.unwrap();
+    running
+}
+
+fn restore(launcher: &Launcher, snapshot: &Running) -> Running {
+    let restored = begin(&python(""), |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
+    ready(&restored.sandbox);
+    restored
+}
+
+/// A launcher that can hold programs: as root, on a processor that we know.
+fn able() -> Option<Launcher> {
+    if !support::root() || !cfg!(target_arch = "x86_64") {
+        support::skip("snapshots need root and x86-64");
+        return None;
+    }
+    launcher_with(&options())
+}
+
+#[test]
+fn a_restored_program_goes_on_where_the_snapshot_stands() {
+    let Some(launcher) = able() else { return };
+    let mut snapshot = held(&launcher, "made = random.random()");
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut restored = restore(&launcher, &snapshot);
+        seen.push(restored.says("made"));
+        assert_eq!(restored.says("sys.modules['random'] is random"), "True");
+        drop(restored.frames);
+        let (events, memory) = finish(&restored.sandbox);
+        assert!(matches!(events[..], [Event::Exited { code: 7 }]), "{events:?}");
+        assert!(memory.unwrap().peak > 0);
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "initialised once");
+    // The snapshot itself does not hear of anything.
+    snapshot.frames.write_all(b"1").unwrap();
+    drop(snapshot.frames);
+    snapshot.sandbox.kill();
+    let mut rest = String::new();
+    snapshot.output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    assert_eq!(finish(&snapshot.sandbox).0.len(), 0);
+}
+
+/// What a program can see of its own confinement, one line each.
+const CONFINEMENT: &str = "[l.strip() for l in open('/proc/self/status') if l.split(':')[0] in \
+    ('Uid','Gid','Groups','CapInh','CapPrm','CapEff','CapBnd','CapAmb','NoNewPrivs','Seccomp', \
+    'Seccomp_filters','Threads','TracerPid')], sorted(os.listdir('/proc/self/fd')), \
+    sorted(p for p in os.listdir('/proc') if p.isdigit())[0], os.getppid(), os.getcwd(), \
+    os.getuid(), os.getgid(), sorted(l.split()[1] for l in open('/proc/self/mounts')), \
+    open('/proc/self/oom_score_adj').read(), os.uname().nodename, \
+    __import__('resource').getrlimit(7), os.getsid(0) == os.getpid()";
+
+#[test]
+fn a_restored_program_is_confined_as_one_that_was_started() {
+    let Some(launcher) = able() else { return };
+    let mut started = begin(&python(""), |spec, fds| launcher.spawn(spec, fds));
+    ready(&started.sandbox);
+    assert_eq!(started.line(), "initialised");
+    let snapshot = held(&launcher, "import resource");
+    let mut restored = restore(&launcher, &snapshot);
+    assert_eq!(restored.says(CONFINEMENT), started.says(CONFINEMENT));
+}
+
+/// What a program tries to do to others, and what it must hear.
+const ATTACKS: [(&str, &str); 12] = [
+    ("open('/tmp/own', 'w').write('x')", "1"),
+    ("open('/dev/shm/own', 'w').write('x')", "1"),
+    ("os.mkdir('/var/other')", "OSError(30"),
+    ("open('/proc/1/mem', 'rb').read(1)", "PermissionError"),
+    ("os.listdir('/proc/1/fd')", "PermissionError"),
+    ("os.setuid(0)", "OSError(22"),
+    ("open('/proc/sys/kernel/hostname', 'w')", "Error"),
+    ("libc.unshare(0x10000000), ctypes.get_errno()", "(-1, 1)"),
+    ("libc.setns(os.open('/proc/self/ns/net', 0), 0), ctypes.get_errno()", "(-1, 1)"),
+    ("libc.ptrace(16, 1, 0, 0), ctypes.get_errno()", "(-1, 1)"),
+    ("libc.mount(b'x', b'/tmp', b'tmpfs', 0, 0), ctypes.get_errno()", "(-1, 1)"),
+    ("libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0), ctypes.get_errno()", "(-1, 1)"),
+];
+
+#[test]
+fn a_restored_program_can_do_no_more_than_any() {
+    let Some(launcher) = able() else { return };
+    let init = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)";
+    let snapshot = held(&launcher, init);
+    let mut restored = restore(&launcher, &snapshot);
+    for (attempt, wanted) in ATTACKS {
+        let heard = restored.says(attempt);
+        assert!(heard.contains(wanted), "{attempt}: {heard}");
+    }
+    // Its brother has seen nothing of that.
+    let mut brother = restore(&launcher, &snapshot);
+    assert_eq!(brother.says("os.listdir('/tmp') + os.listdir('/dev/shm')"), "[]");
+    let others =
+        "[p for p in os.listdir('/proc') if p.isdigit() and int(p) not in (1, os.getpid())]";
+    assert_eq!(brother.says(others), "[]");
+    let network = "os.stat('/proc/self/ns/net').st_ino, os.stat('/proc/self/ns/ipc').st_ino, \
+                   os.stat('/proc/self/ns/user').st_ino, os.stat('/proc/self/ns/mnt').st_ino";
+    assert_ne!(restored.says(network), brother.says(network));
+}
+
+#[test]
+fn what_a_fork_would_break_or_share_is_refused_with_its_reason() {
+    let Some(launcher) = able() else { return };
+    for (init, reason) in [
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+            "threads: 1",
+        ),
+        ("import socket; s = socket.socket()", "open files or connections: socket:"),
+        ("f = open('/etc/../usr/bin/env', 'rb')", "open files or connections: /usr/bin/env"),
+        ("import mmap; m = mmap.mmap(-1, 4096)", "shared memory"),
+        ("open('/tmp/left', 'w').close()", "files in /tmp: left"),
+        ("open('/dev/shm/left', 'w').close()", "files in /dev/shm: left"),
+        ("import subprocess; p = subprocess.Popen(['/bin/sleep', '99'])", "other processes"),
+        (
+            "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.execv('/bin/sleep', ['sleep', '99'])\n    os._exit(0)\nos.wait()",
+            "processes",
+        ),
+    ] {
+        let (_, verdict) = snapshot(&launcher, init);
+        let why = verdict.unwrap_err();
+        assert!(why.contains(reason), "{init}: {why}");
+    }
+}
+
+#[test]
+fn what_a_snapshot_drew_its_process_id_does_not_repeat() {
+    let Some(launcher) = able() else { return };
+    // OpenSSL knows by it that it was forked.
+    let mut snapshot = held(&launcher, "made_as = os.getpid()");
+    let mut restored = restore(&launcher, &snapshot);
+    assert_eq!(restored.says("made_as == os.getpid()"), "False");
+    assert_eq!(restored.says("os.system('exit 3') >> 8"), "3");
+    snapshot.sandbox.kill();
+    assert!(matches!(finish(&snapshot.sandbox).0[..], []));
+    // It ends with the sandbox in which it lies.
+    finish(&restored.sandbox);
+    let mut line = String::new();
+    assert_eq!(snapshot.output.read_line(&mut line).unwrap(), 0);
+    assert_eq!(restored.output.read_line(&mut line).unwrap(), 0);
+}
+
+#[test]
+fn nothing_stays_of_snapshots_when_the_launcher_ends() {
+    let Some(launcher) = able() else { return };
+    let snapshot = held(&launcher, "");
+    let restored = restore(&launcher, &snapshot);
+    let pid = launcher.pid();
+    let children = move || {
+        let file = format!("/proc/{pid}/task/{pid}/children");
+        std::fs::read_to_string(file).map_or(0, |text| text.split_whitespace().count())
+    };
+    // The two inits and the keeper, at least.
+    assert!(children() >= 3, "{}", children());
+    launcher.stop();
+    eventually("everything has ended", || finish(&restored.sandbox).0.is_empty());
+    assert!(finish(&snapshot.sandbox).0.is_empty());
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn only_what_was_meant_for_it_can_be_held_and_restored() {
+    let Some(launcher) = able() else { return };
+    let mut plain = begin(&python(""), |spec, fds| launcher.spawn(spec, fds));
+    ready(&plain.sandbox);
+    assert_eq!(plain.line(), "initialised");
+    let holding = plain.sandbox.hold().unwrap();
+    let verdict = std::cell::RefCell::new(None);
+    eventually("a verdict", || {
+        *verdict.borrow_mut() = holding.try_verdict().unwrap();
+        verdict.borrow().is_some()
+    });
+    assert!(verdict.take().unwrap().is_err());
+    let restored = begin(&python(""), |spec, fds| launcher.restore(&plain.sandbox, spec, fds));
+    let (events, _) = finish(&restored.sandbox);
+    let [Event::Failed { message }] = &events[..] else { panic!("{events:?}") };
+    assert!(message.contains("no such snapshot"), "{message}");
+    assert_eq!(plain.says("1 + 1"), "2");
+}
