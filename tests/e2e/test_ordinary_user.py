@@ -14,7 +14,7 @@ import tempfile
 
 import pytest
 
-from harness import Functions, Server, binary, zip_of
+from harness import Functions, Server, binary, logs, zip_of
 from test_serve import descendants, wait_until
 
 UID = 54321 if os.geteuid() == 0 else os.geteuid()
@@ -51,8 +51,8 @@ class User:
             capture_output=True, text=True, timeout=300, **self.switch,
         )  # fmt: skip
 
-    def server(self, name: str) -> Server:
-        return Server(self.home / name, program=self.program, env=self.environment, **self.switch)
+    def server(self, name: str, *arguments: str) -> Server:
+        return Server(self.home / name, *arguments, program=self.program, env=self.environment, **self.switch)
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +220,18 @@ def test_nothing_is_left_of_a_server_that_was_killed(user):
     assert processes
     server.kill()
     assert wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in processes))
+
+
+@needs_python
+def test_a_version_with_snapstart_starts_as_ever_and_says_why(user):
+    server = user.server("snapstart", "--substitute-runtimes").start()
+    own = Functions(server)
+    source = "import os\ndef handler(event, context): return os.environ['AWS_LAMBDA_INITIALIZATION_TYPE']\n"
+    name = own.python(source, Runtime="python3.12", SnapStart={"ApplyOn": "PublishedVersions"})
+    own.client.publish_version(FunctionName=name)
+    assert own.invoke(name, Qualifier="1").payload == "on-demand"
+    version = own.client.get_function_configuration(FunctionName=name, Qualifier="1")
+    assert version["SnapStart"] == {"ApplyOn": "PublishedVersions", "OptimizationStatus": "Off"}
+    wanted = "SnapStart is off for this version: the server was not started as root."
+    assert any(wanted in line for line in logs(server, name))
+    assert server.stop() == 0, server.log.read_text()

@@ -14,6 +14,7 @@ import pytest
 import probes
 from harness import REPOSITORY, node_runtime
 from probe_table import PROBES
+from test_runtimes import offered
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="skipped: the table has the system calls of x86-64"
@@ -21,8 +22,13 @@ pytestmark = pytest.mark.skipif(
 DOCUMENT = REPOSITORY / "docs/attacks.md"
 
 
+# An Instance that goes on from a snapshot is tried as if it were a language.
+LANGUAGES = ["compiled", "python", "node", "restored"]
+LACKING = "skipped: there is no Node from 18 on here, or no root or Python 3.12 for a snapshot"
+
+
 @pytest.fixture(scope="module")
-def deploy(functions, compiled):
+def deploy(server, functions, compiled):
     """Makes the hostile function in each language, by name of the language."""
     made = []
 
@@ -35,12 +41,16 @@ def deploy(functions, compiled):
         if node_runtime():
             content = probes.node_zip(compiled)
             names["node"] = functions.create(content, Runtime=node_runtime(), Handler="index.handler", **options)
+        if os.geteuid() == 0 and any(one["runtime"] == "python3.12" for one in offered(server)):
+            options |= {"Runtime": "python3.12", "SnapStart": {"ApplyOn": "PublishedVersions"}}
+            name = functions.create(probes.python_zip(), **options)
+            names["restored"] = name + ":" + functions.client.publish_version(FunctionName=name)["Version"]
         made.extend(names.values())
         return names
 
     yield each
     for name in made:
-        functions.client.delete_function(FunctionName=name)
+        functions.client.delete_function(FunctionName=name.split(":")[0])
 
 
 def has_egress(server) -> bool:
@@ -130,10 +140,12 @@ def attempts(functions, deployed, places, wanted) -> dict[str, dict[str, tuple[s
     """For each language and row, what became of it and the whole answer."""
     found = {}
     for language, name in deployed.items():
-        rows = [probe for probe in PROBES if language in probe.languages and wanted(probe)]
+        written_in = "python" if language == "restored" else language
+        rows = [probe for probe in PROBES if written_in in probe.languages and wanted(probe)]
         event = "probe " + "|".join(probes.program(probe, places) for probe in rows)
-        answer = functions.invoke(name, event)
+        answer = functions.invoke(name, event, LogType="Tail")
         assert answer.error is None, answer.raw
+        assert ("Restore Duration" in answer.log) == (language == "restored"), answer.log
         answers = answer.payload.split("|")
         assert len(answers) == len(rows)
         found[language] = {
@@ -185,18 +197,18 @@ def wrong(found: dict, lacking: set[str], stops) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("language", ["compiled", "python", "node"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_attempt_is_stopped_by_the_layer_that_must_stop_it(outcomes, lacking, language):
     if language not in outcomes:
-        pytest.skip("skipped: there is no Node from 18 on here")
+        pytest.skip(LACKING)
     failed = wrong(outcomes[language], lacking, lambda probe: probe.stops)
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("language", ["compiled", "python", "node"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_with_a_way_out_every_attempt_is_stopped_too(outward, lacking, language):
     if language not in outward:
-        pytest.skip("skipped: there is no Node from 18 on here")
+        pytest.skip(LACKING)
     failed = wrong(outward[language], lacking, lambda probe: probe.outward)
     assert not failed, "\n".join(failed)
 
@@ -229,8 +241,8 @@ def document() -> str:
     lines = [
         "# What a function may not do, and what stops it",
         "",
-        "Every row is tried in each run of the tests, by a compiled program, by Python and by Node, inside a",
-        "function that was deployed as any other (`tests/e2e/test_probes.py`); `LACEWING_BLESS=1` writes this",
+        "Every row is tried in each run of the tests, by a compiled program, by Python, by Node and by Python in an",
+        "Instance that was restored from a snapshot, inside a function that was deployed as any other (`tests/e2e/test_probes.py`); `LACEWING_BLESS=1` writes this",
         "page from the table in `tests/e2e/probe_table.py`. Where two errnos are right the first layer that the",
         "call meets decides, which differs from kernel to kernel. Rows of sockets and of the network are tried",
         "without and with a way out.",

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use lacewing_model::function::State;
 use lacewing_model::usage::{ColdStart, Ending, Timeline, UsageRecord};
 use lacewing_model::{
     ByteSize, Clock, Error, Function, Invocation, Kind, Outcome, Reply, RequestId, Result,
@@ -302,6 +303,24 @@ fn config(options: &Options) -> Config {
 
 // === Live ===
 
+impl Live {
+    /// Has the snapshot of a version made ahead, once the version can be invoked.
+    fn expect_snapshot(&self, function: &Function) {
+        if function.state != State::Active {
+            return;
+        }
+        let substitute = self.substitute;
+        let Ok(credentials) = self.identity.session(function) else { return };
+        let request = StartRequest {
+            function: Arc::new(function.clone()),
+            credentials,
+            substitute,
+            provisioned: false,
+        };
+        self.starter.expect_snapshot(request);
+    }
+}
+
 impl Source for Live {
     type Instance = Instance;
 
@@ -314,7 +333,15 @@ impl Source for Live {
     }
 
     fn expect(&self, function: &Function) {
-        self.starter.expect(function, self.substitute);
+        if function.is_snap_started() {
+            self.expect_snapshot(function);
+        } else {
+            self.starter.expect(function, self.substitute);
+        }
+    }
+
+    fn lacks_snapshot(&self, function: &Function) -> Option<String> {
+        self.starter.lacks_snapshot(function)
     }
 
     async fn work_ahead(&self, stop: &CancellationToken) {

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pool::driver::Source as _;
 use lacewing_model::{
-    Clock, FunctionKey, Invocation, Qualifier, Reply, RequestId, Result, VersionKey,
+    Clock, Function, FunctionKey, Invocation, Qualifier, Reply, RequestId, Result, VersionKey,
 };
 use lacewing_runtime::{LogReceiver, Starter};
 use lacewing_services::Services;
@@ -177,6 +177,11 @@ impl Invoker {
     /// By a fault of ours.
     pub fn metrics(&self) -> Result<String> {
         self.0.metrics.text(&self.stats())
+    }
+
+    /// Why a version that wants a snapshot has none, as far as that is known.
+    pub fn lacks_snapshot(&self, function: &Function) -> Option<String> {
+        self.0.pool.source().lacks_snapshot(function)
     }
 
     /// What there is at the moment.

@@ -48,6 +48,11 @@ impl Function {
         VersionKey { function: self.key.clone(), version: self.version }
     }
 
+    /// Whether its Instances are restored from a snapshot.
+    pub fn is_snap_started(&self) -> bool {
+        self.config.snap_start && matches!(self.version, Version::Published(_))
+    }
+
     /// All code that it may run: its own, and what it would go back to.
     pub fn codes(&self) -> impl Iterator<Item = Code> {
         [self.code].into_iter().chain(self.before.iter().map(|before| before.code))
@@ -90,6 +95,10 @@ pub struct FunctionConfig {
     /// How its log is written; a text log in records of before there was a choice.
     #[serde(default)]
     pub logging: Logging,
+    /// Whether published versions are initialised once, as a snapshot; not in records of before there
+    /// was a choice.
+    #[serde(default)]
+    pub snap_start: bool,
     /// The function's environment variables, if it was given any. Never written in the clear.
     #[serde(skip)]
     pub environment: Option<Environment>,
@@ -111,6 +120,7 @@ impl FunctionConfig {
             ephemeral_mb: limits::EPHEMERAL_MB.1,
             architecture: Architecture::HOST,
             logging: Logging::default(),
+            snap_start: false,
             environment: None,
             tags: BTreeMap::new(),
         }

@@ -58,6 +58,13 @@ impl Channel {
         }
     }
 
+    /// Tells a restored runtime that it is one; only ours can be restored.
+    pub(crate) async fn restore(&mut self, environment: &[(String, String)]) {
+        if let Self::Stock(stock) = self {
+            stock.restore(environment).await;
+        }
+    }
+
     /// Hands an invocation over.
     pub(crate) fn begin(&mut self, call: &Call<'_>) {
         match self {

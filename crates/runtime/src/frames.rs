@@ -29,6 +29,7 @@ const LENGTH: usize = 4;
 mod to_bootstrap {
     pub(super) const INVOKE: u8 = 1;
     pub(super) const BECOME: u8 = 2;
+    pub(super) const RESTORE: u8 = 3;
 }
 
 /// Kinds of frames from the bootstrap.
@@ -68,11 +69,23 @@ pub struct Invoke<'a> {
 /// # Panics
 /// If it would not fit the length field. The API bounds an environment to 4 KB.
 pub fn encode_become(environment: &[(String, String)], into: &mut BytesMut) {
+    encode_environment(to_bootstrap::BECOME, environment, into);
+}
+
+/// Writes the same as the frame that tells a restored bootstrap that it is one.
+///
+/// # Panics
+/// As [`encode_become`].
+pub fn encode_restore(environment: &[(String, String)], into: &mut BytesMut) {
+    encode_environment(to_bootstrap::RESTORE, environment, into);
+}
+
+fn encode_environment(kind: u8, environment: &[(String, String)], into: &mut BytesMut) {
     let pairs: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let body = pairs.join("\0");
     into.reserve(LENGTH + 1 + body.len());
     put_length(into, 1 + body.len());
-    into.put_u8(to_bootstrap::BECOME);
+    into.put_u8(kind);
     into.put_slice(body.as_bytes());
 }
 

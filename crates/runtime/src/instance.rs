@@ -112,7 +112,10 @@ impl Instance {
             told,
             untold,
         };
-        instance.log.platform(&Event::InitStart(instance.blueprint.init_start()));
+        let start = instance.blueprint.init_start();
+        let is_restored = instance.blueprint.is_restored();
+        let begun = if is_restored { Event::RestoreStart(start) } else { Event::InitStart(start) };
+        instance.log.platform(&begun);
         let asked = Instant::now();
         let (began, result) = instance.initialise(asked + instance.blueprint.init_limit()).await;
         let took = began.elapsed();
@@ -236,10 +239,16 @@ impl Instance {
             Err(StartError::Deadline) => return (asked, Err(Failure::Timeout)),
             Err(StartError::Platform(error)) => return (asked, Err(Failure::Platform(error))),
         };
-        let began = Instant::now();
+        // To restore is the platform's work, and a part of what is reported.
+        let began = if self.blueprint.is_restored() { asked } else { Instant::now() };
         let failure = match process.initialise(deadline, &mut self.log).await {
             First::Came(Readiness::Ready) => return (began, Ok(process)),
             First::Came(Readiness::Failed(error)) => Failure::Reported(error),
+            First::Ended(End::NotRun(why)) if self.blueprint.is_restored() => {
+                self.blueprint.give_up_snapshot(&why);
+                process.kill(&mut self.log).await;
+                return Box::pin(self.initialise(deadline)).await;
+            }
             First::Ended(end) => Failure::Ended(end),
             First::Deadline => Failure::Timeout,
         };
@@ -327,6 +336,7 @@ impl Instance {
             memory_mb: self.blueprint.function().config.memory_mb,
             max_memory_mb: peak.as_mebibytes_rounded_up(),
             init,
+            is_restored: self.blueprint.is_restored(),
             status,
         }));
         let (outcome, ending) = match result {
@@ -360,6 +370,10 @@ impl Instance {
     }
 
     fn log_init(&mut self, took: Duration, phase: Phase, status: Status<'_>) {
+        if self.blueprint.is_restored() {
+            self.log.platform(&Event::RestoreReport { took, status });
+            return;
+        }
         let initialization = self.blueprint.initialization();
         self.log.platform(&Event::InitDone { initialization, phase, status });
         self.log.platform(&Event::InitReport { initialization, took, phase, status });

@@ -70,6 +70,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) code: Option<&'a Path>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) network: Network,
+    /// Whether it is to become a snapshot.
+    pub(crate) is_snapshot: bool,
 }
 
 // === Layout ===
@@ -116,8 +118,8 @@ impl Layout {
 
     /// Composes the sandbox of one Instance.
     pub(crate) fn spec(&self, parts: Parts<'_>) -> Spec {
-        let Parts { name, memory_mb, ephemeral_mb, interpreter, code, environment, network } =
-            parts;
+        let Parts { name, memory_mb, ephemeral_mb, interpreter, code, environment, .. } = parts;
+        let Parts { network, is_snapshot, .. } = parts;
         let mut mounts =
             vec![bind(&self.etc, "/etc", false), bind(&self.bootstraps, RUNTIME_DIR, true)];
         mounts.extend(code.map(|code| bind(code, TASK_ROOT, true)));
@@ -154,7 +156,7 @@ impl Layout {
                 Network::Egress => lacewing_sandbox::Network::Egress,
             },
             is_blank: code.is_none(),
-            is_snapshot: false,
+            is_snapshot,
         }
     }
 
@@ -433,6 +435,7 @@ mod tests {
             code,
             environment: Vec::new(),
             network: Network::Egress,
+            is_snapshot: false,
         };
         let spec = layout.spec(parts(Some(Path::new("/code"))));
         let blank = layout.spec(parts(None));

@@ -28,6 +28,7 @@ mod platform_log;
 mod process;
 mod runtime_api;
 pub mod runtimes;
+mod snapshots;
 mod starter;
 pub mod stream;
 pub mod telemetry_frames;

@@ -24,6 +24,12 @@ pub(crate) enum Event<'a> {
     InitDone { initialization: Initialization, phase: Phase, status: Status<'a> },
     /// How long that took.
     InitReport { initialization: Initialization, took: Duration, phase: Phase, status: Status<'a> },
+    /// A runtime is restored from a snapshot.
+    RestoreStart(InitStart<'a>),
+    /// That, with its hooks, is over.
+    RestoreReport { took: Duration, status: Status<'a> },
+    /// Why a version with SnapStart is started as any other.
+    NoSnapshot { why: &'a str },
     /// An invocation begins.
     Start { request_id: RequestId, version: Version },
     /// It took too long.
@@ -53,6 +59,8 @@ pub(crate) enum Initialization {
     OnDemand,
     /// It is one of those that are kept ready.
     Provisioned,
+    /// A snapshot is made, or used.
+    SnapStart,
 }
 
 /// In which phase an init ran.
@@ -84,6 +92,8 @@ pub(crate) struct Report<'a> {
     pub(crate) memory_mb: u32,
     pub(crate) max_memory_mb: u64,
     pub(crate) init: Option<Duration>,
+    /// Whether that was a restore.
+    pub(crate) is_restored: bool,
     pub(crate) status: Status<'a>,
 }
 
@@ -103,7 +113,12 @@ pub(crate) fn line(
 
 fn text(event: &Event<'_>, now: impl FnOnce() -> Timestamp) -> Option<String> {
     Some(match event {
-        Event::InitStart(start) => init_start(start),
+        Event::InitStart(start) => start_line("INIT_START", start),
+        Event::RestoreStart(start) => start_line("RESTORE_START", start),
+        Event::RestoreReport { took, status } => restore_report(*took, *status),
+        Event::NoSnapshot { why } => {
+            format!("LACEWING_WARNING: SnapStart is off for this version: {why}.")
+        }
         Event::InitDone { .. } | Event::InitReport { status: Status::Success, .. } => return None,
         Event::InitReport { took, phase, status, .. } => init_report(*took, *phase, *status),
         Event::Start { request_id, version } => {
@@ -118,9 +133,9 @@ fn text(event: &Event<'_>, now: impl FnOnce() -> Timestamp) -> Option<String> {
     })
 }
 
-fn init_start(start: &InitStart<'_>) -> String {
+fn start_line(word: &str, start: &InitStart<'_>) -> String {
     let mut line = format!(
-        "INIT_START Runtime Version: {}\tRuntime Version ARN: {}",
+        "{word} Runtime Version: {}\tRuntime Version ARN: {}",
         start.runtime_version(),
         start.runtime_version_arn()
     );
@@ -137,6 +152,15 @@ fn init_report(init: Duration, phase: Phase, status: Status<'_>) -> String {
     line
 }
 
+fn restore_report(restore: Duration, status: Status<'_>) -> String {
+    let mut line = format!("RESTORE_REPORT Restore Duration: {} ms", millis(restore));
+    if status != Status::Success {
+        line.push('\t');
+        push_status(&mut line, status);
+    }
+    line
+}
+
 fn report(report: &Report<'_>) -> String {
     let Report { request_id, memory_mb, max_memory_mb, .. } = report;
     let mut line = String::with_capacity(192);
@@ -148,7 +172,13 @@ fn report(report: &Report<'_>) -> String {
         report.billed.as_millis(),
     );
     if let Some(init) = report.init {
-        let _infallible = write!(line, "Init Duration: {} ms\t", millis(init));
+        let _infallible = if report.is_restored {
+            let billed = billed(init, None).as_millis();
+            let millis = millis(init);
+            write!(line, "Restore Duration: {millis} ms\tBilled Restore Duration: {billed} ms\t")
+        } else {
+            write!(line, "Init Duration: {} ms\t", millis(init))
+        };
     }
     push_status(&mut line, report.status);
     line
@@ -200,6 +230,7 @@ impl Initialization {
         match self {
             Self::OnDemand => "on-demand",
             Self::Provisioned => "provisioned-concurrency",
+            Self::SnapStart => "snap-start",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::future::pending;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::channel::{Answer, Call, Channel, Custom, Readiness, Stock};
 use crate::endpoint::EndpointListener;
 use crate::log::LogWriter;
 use crate::output::Output;
+use crate::snapshots::Snapshot;
 
 /// Descriptor of the framed log records inside.
 pub(crate) const TELEMETRY_FD: i32 = 4;
@@ -52,6 +53,8 @@ pub(crate) struct Process {
     /// The hard bound on processor time once the init phase is over.
     quota: Option<CpuQuota>,
     closed: DropGuard,
+    /// Its sandbox ends with that of the snapshot.
+    snapshot: Option<Snapshot>,
 }
 
 /// What starting needs beside the [`Spec`].
@@ -62,6 +65,8 @@ pub(crate) struct Means<'a> {
     pub(crate) tasks: &'a TaskTracker,
     /// Whether one of our bootstraps runs.
     pub(crate) is_stock: bool,
+    /// From what it is restored, instead of being run.
+    pub(crate) snapshot: Option<&'a Process>,
 }
 
 /// What came first.
@@ -112,8 +117,11 @@ impl Process {
         let ours = if means.is_stock { Some(frames(&mut fds)?) } else { None };
         // The init phase has the whole processor, as on Lambda.
         let quota = spec.limits.cpu_quota.take();
-        let sandbox =
-            means.launcher.spawn(&spec, fds).map_err(|error| fault("ask for a sandbox", error))?;
+        let asked = match means.snapshot {
+            Some(snapshot) => means.launcher.restore(snapshot.sandbox.get_ref(), &spec, fds),
+            None => means.launcher.spawn(&spec, fds),
+        };
+        let sandbox = asked.map_err(|error| fault("ask for a sandbox", error))?;
         let sandbox = watch(sandbox).map_err(|error| fault("watch a sandbox", error))?;
         let token = CancellationToken::new();
         let closed = token.clone().drop_guard();
@@ -137,7 +145,7 @@ impl Process {
         };
         let channel = channel.map_err(|error| fault("open a channel", error))?;
         let alarm = Box::pin(sleep_until(deadline));
-        Ok(Self { sandbox, channel, output, alarm, quota, closed })
+        Ok(Self { sandbox, channel, output, alarm, quota, closed, snapshot: None })
     }
 
     /// Waits until a blank runtime has loaded what it can; says whether it has.
@@ -165,6 +173,32 @@ impl Process {
             Ok(Event::Failed { message }) => Err(fault("furnish a sandbox", message)),
             Ok(other) => Err(fault("furnish a sandbox", format!("it ended before: {other:?}"))),
             Err(_) => Err(StartError::Deadline),
+        }
+    }
+
+    /// Tells a restored one what has changed, and that it is one.
+    pub(crate) async fn restored(&mut self, environment: &[(String, String)], snapshot: Snapshot) {
+        self.snapshot = Some(snapshot);
+        self.channel.restore(environment).await;
+    }
+
+    /// Has an initialised one held, for good; otherwise tells why it cannot be.
+    pub(crate) async fn hold(&self, deadline: Instant) -> Result<(), String> {
+        let holding = self.sandbox.get_ref().hold().map_err(|error| error.to_string())?;
+        let verdict = async {
+            let holding = watch(holding)?;
+            loop {
+                let mut guard = holding.readable().await?;
+                if let Some(verdict) = guard.get_inner().try_verdict()? {
+                    return io::Result::Ok(verdict);
+                }
+                guard.clear_ready();
+            }
+        };
+        match tokio::time::timeout_at(deadline, verdict).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it could not be held in time".to_owned()),
         }
     }
 
@@ -296,9 +330,12 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-#[expect(deprecated, reason = "its successor is unsafe; a sandbox keeps one descriptor for life")]
-fn watch(sandbox: Sandbox) -> io::Result<AsyncFd<Sandbox>> {
-    AsyncFd::with_interest(sandbox, Interest::READABLE)
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; what is watched keeps one descriptor for life"
+)]
+fn watch<T: AsRawFd>(what: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(what, Interest::READABLE)
 }
 
 /// Waits for the program's start.

@@ -1,12 +1,14 @@
 //! Makes Instances: everything that they share, and what one of them is made from.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +22,7 @@ use lacewing_sandbox::{Launcher, Spec};
 use lacewing_store::Blobs;
 
 use crate::blanks::{BlankCounts, Blanks, Kind};
+use crate::channel::Readiness;
 use crate::endpoint::{self, EndpointListener, EndpointListeners};
 use crate::environment::{self, Source};
 use crate::failure::Failure;
@@ -27,12 +30,19 @@ use crate::instance::Instance;
 use crate::layout::{Layout, Parts};
 use crate::log::{self, LogReceiver, LogSender, LogWriter};
 use crate::package::{Package, Packages};
-use crate::platform_log::{self, InitStart, Initialization};
-use crate::process::{Means, Process, StartError, TELEMETRY_FD};
+use crate::platform_log::{self, Event, InitStart, Initialization, Phase, Status};
+use crate::process::{First, Means, Process, StartError, TELEMETRY_FD};
 use crate::runtimes::{Interpreter, Runtimes};
+use crate::snapshots::{Lack, Snapshot, Snapshots};
 
 /// The one place where a custom runtime is looked for, until there are layers.
 const ENTRYPOINT: &str = "bootstrap";
+/// Time for the init phase of a snapshot, if its function's own timeout is not longer.
+const SNAPSHOT_INIT: Duration = Duration::from_secs(130);
+/// Most snapshots that wait to be made ahead.
+const MOST_EXPECTED: usize = 64;
+/// How often it is looked for snapshots that nobody uses.
+const SNAPSHOT_LOOK: Duration = Duration::from_secs(30);
 
 /// Where the runtime keeps its files, and what its sandboxes are told.
 #[derive(Clone, Debug)]
@@ -90,6 +100,10 @@ struct Shared {
     endpoints: mpsc::Sender<EndpointListener>,
     logs: LogSender,
     blanks: Blanks,
+    snapshots: Snapshots,
+    /// What is to be made ahead.
+    expected: Mutex<VecDeque<StartRequest>>,
+    snapshot_expected: Notify,
     /// The tasks that serve the Runtime API; each ends with its sandbox.
     tasks: TaskTracker,
 }
@@ -104,6 +118,10 @@ pub(crate) struct Blueprint {
     /// Kept so that the code stays where it is.
     package: Arc<Package>,
     log_stream: String,
+    /// From what it is restored.
+    snapshot: Option<Snapshot>,
+    /// Whether it is to become one.
+    is_snapshot: bool,
 }
 
 // === Premises ===
@@ -161,6 +179,9 @@ impl Starter {
             endpoints,
             logs,
             blanks: Blanks::new(blanks),
+            snapshots: Snapshots::default(),
+            expected: Mutex::default(),
+            snapshot_expected: Notify::new(),
             tasks,
         };
         Ok((Self(Arc::new(shared)), listeners, receiver))
@@ -172,6 +193,60 @@ impl Starter {
     /// Only for a fault of the platform, or a runtime that is not there; a failed init is kept and
     /// answered by the first invoke.
     pub async fn start(&self, request: StartRequest) -> Result<Instance> {
+        let (mut blueprint, mut log) = self.blueprint(request.clone()).await?;
+        if request.function.is_snap_started() {
+            match self.snapshot(request).await {
+                Ok(snapshot) => blueprint.snapshot = Some(snapshot),
+                Err(lack) => log.platform(&Event::NoSnapshot { why: lack.why() }),
+            }
+        }
+        Instance::start(blueprint, log).await
+    }
+
+    /// Notes that a version will want a snapshot, so that it is made ahead.
+    pub fn expect_snapshot(&self, request: StartRequest) {
+        let mut expected = self.0.expected.lock();
+        // What is left out is made when it is wanted.
+        if expected.len() < MOST_EXPECTED {
+            expected.push_back(request);
+            self.0.snapshot_expected.notify_one();
+        }
+    }
+
+    /// Makes snapshots that are expected, one after the other, for ever; whoever wants another sooner
+    /// makes it.
+    async fn make_snapshots(&self) {
+        loop {
+            self.0.snapshot_expected.notified().await;
+            while let Some(request) = self.next_expected() {
+                // Whoever starts an Instance learns why there is none.
+                self.snapshot(request).await.ok();
+            }
+        }
+    }
+
+    fn next_expected(&self) -> Option<StartRequest> {
+        self.0.expected.lock().pop_front()
+    }
+
+    /// Why a version has no snapshot, as far as that is known.
+    #[must_use]
+    pub fn lacks_snapshot(&self, function: &Function) -> Option<String> {
+        self.0.snapshots.lack(function)
+    }
+
+    async fn snapshot(&self, request: StartRequest) -> std::result::Result<Snapshot, Lack> {
+        let function = Arc::clone(&request.function);
+        let make = Box::pin(async {
+            let made = self.blueprint(request).await;
+            let (mut blueprint, log) = made.map_err(|error| Lack::Failed(error.chain()))?;
+            blueprint.is_snapshot = true;
+            blueprint.take_snapshot(log).await
+        });
+        self.0.snapshots.get(&function, make).await
+    }
+
+    async fn blueprint(&self, request: StartRequest) -> Result<(Blueprint, LogWriter)> {
         let shared = Arc::clone(&self.0);
         let Function { key, config, code, .. } = &*request.function;
         let resolved = shared.runtimes.resolve(config.runtime, request.substitute)?;
@@ -182,8 +257,10 @@ impl Starter {
         let log = LogWriter::new(shared.logs.clone(), clock, key.clone(), log_stream.clone())
             .in_format(config.logging.format);
         let interpreter = resolved.interpreter;
-        let blueprint = Blueprint { shared, request, interpreter, package, log_stream };
-        Instance::start(blueprint, log).await
+        let (snapshot, is_snapshot) = (None, false);
+        let blueprint =
+            Blueprint { shared, request, interpreter, package, log_stream, snapshot, is_snapshot };
+        Ok((blueprint, log))
     }
 
     /// Notes that a function may be started soon, so that there will be a blank Instance for it.
@@ -204,14 +281,17 @@ impl Starter {
         self.0.blanks.counts()
     }
 
-    /// Makes blank Instances until `stop`, then ends them.
+    /// Makes blank Instances and snapshots until `stop`, then ends them.
     pub async fn keep_blanks(&self, stop: &CancellationToken) {
         let shared = &self.0;
         tokio::select! {
             () = stop.cancelled() => {}
             () = shared.blanks.refill(|kind| shared.blank(kind)) => {}
+            () = shared.expire_snapshots() => {}
+            () = self.make_snapshots() => {}
         }
         shared.blanks.clear();
+        shared.snapshots.clear();
     }
 
     /// Waits until no Runtime API is served any more: after the last Instance is gone.
@@ -238,7 +318,14 @@ impl Shared {
 
     fn means(&self, is_stock: bool) -> Means<'_> {
         let Self { launcher, endpoints, tasks, .. } = self;
-        Means { launcher, endpoints, tasks, is_stock }
+        Means { launcher, endpoints, tasks, is_stock, snapshot: None }
+    }
+
+    async fn expire_snapshots(&self) {
+        loop {
+            tokio::time::sleep(SNAPSHOT_LOOK).await;
+            self.snapshots.expire();
+        }
     }
 
     /// The environment of a blank Instance.
@@ -257,6 +344,7 @@ impl Shared {
             code: None,
             environment: self.blank_environment(&interpreter),
             network,
+            is_snapshot: false,
         });
         let deadline = Instant::now() + limits::INIT_TIMEOUT;
         let runtime = interpreter.runtime;
@@ -298,7 +386,7 @@ impl Blueprint {
     /// Time of the init phase.
     pub(crate) fn init_limit(&self) -> Duration {
         match self.initialization() {
-            Initialization::OnDemand => limits::INIT_TIMEOUT,
+            Initialization::OnDemand | Initialization::SnapStart => limits::INIT_TIMEOUT,
             Initialization::Provisioned => limits::PROVISIONED_INIT_TIMEOUT,
         }
     }
@@ -320,11 +408,76 @@ impl Blueprint {
 
     /// Why it is initialised.
     pub(crate) fn initialization(&self) -> Initialization {
-        if self.request.provisioned {
+        if self.is_of_snapshot() {
+            Initialization::SnapStart
+        } else if self.request.provisioned {
             Initialization::Provisioned
         } else {
             Initialization::OnDemand
         }
+    }
+
+    /// Whether it is restored from a snapshot.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// From here on it is started as ever.
+    pub(crate) fn give_up_snapshot(&mut self, why: &str) {
+        let function = self.function().version_key().arn();
+        tracing::warn!(%function, why, "A snapshot could not be used.");
+        self.snapshot = None;
+    }
+
+    fn is_of_snapshot(&self) -> bool {
+        self.is_snapshot || self.is_restored()
+    }
+
+    /// Initialises a sandbox and has it held.
+    async fn take_snapshot(&self, mut log: LogWriter) -> std::result::Result<Process, Lack> {
+        let began = Instant::now();
+        let deadline = began + SNAPSHOT_INIT.max(self.timeout());
+        log.platform(&Event::InitStart(self.init_start()));
+        let means = self.shared.means(true);
+        let taken = match Process::start(self.spec(self.environment()), means, deadline).await {
+            Ok(mut process) => {
+                let (phase, status) = (Phase::Init, Status::Success);
+                match process.initialise(deadline, &mut log).await {
+                    First::Came(Readiness::Ready) => {
+                        let (initialization, took) = (self.initialization(), began.elapsed());
+                        log.platform(&Event::InitReport { initialization, took, phase, status });
+                        process.hold(deadline).await.map_err(Lack::Unfit).map(|()| process)
+                    }
+                    // An Instance that is started as ever says what.
+                    _ => Err(Lack::Failed("its initialisation failed".to_owned())),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(?error, "A snapshot could not be made.");
+                Err(Lack::Failed("its sandbox could not be made".to_owned()))
+            }
+        };
+        if let Err(lack) = &taken {
+            let (function, why) = (self.function().version_key().arn(), lack.why());
+            tracing::warn!(%function, why, "A version with SnapStart has no snapshot.");
+            log.platform(&Event::NoSnapshot { why });
+        }
+        log.finish();
+        taken
+    }
+
+    /// Forks the snapshot into a sandbox of its own.
+    async fn restore(
+        &self,
+        snapshot: &Snapshot,
+        deadline: Instant,
+    ) -> std::result::Result<Process, StartError> {
+        let environment = self.environment();
+        let mut means = self.shared.means(true);
+        means.snapshot = Some(snapshot);
+        let mut process = Process::start(self.spec(environment.clone()), means, deadline).await?;
+        process.restored(&environment, Arc::clone(snapshot)).await;
+        Ok(process)
     }
 
     /// A custom runtime must bring a program of a certain name.
@@ -348,7 +501,13 @@ impl Blueprint {
 
     /// Makes a fresh sandbox, of a blank one if there is one that suits, and waits until its program
     /// starts.
-    pub(crate) async fn start_process(&self, deadline: Instant) -> Result<Process, StartError> {
+    pub(crate) async fn start_process(&mut self, deadline: Instant) -> Result<Process, StartError> {
+        if let Some(snapshot) = self.snapshot.clone() {
+            match self.restore(&snapshot, deadline).await {
+                Err(StartError::Platform(error)) => self.give_up_snapshot(&error.chain()),
+                restored => return restored,
+            }
+        }
         let environment = self.environment();
         if let Some(process) = self.furnish_blank(&environment, deadline).await {
             return Ok(process);
@@ -405,6 +564,7 @@ impl Blueprint {
             code: Some(self.package.directory()),
             environment,
             network: self.shared.network(self.function()),
+            is_snapshot: self.is_snapshot,
         })
     }
 

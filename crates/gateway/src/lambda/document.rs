@@ -47,7 +47,7 @@ pub(crate) fn configuration(
         "PackageType": "Zip",
         "Architectures": [config.architecture.to_string()],
         "EphemeralStorage": {"Size": config.ephemeral_mb},
-        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+        "SnapStart": snap_start(function),
         "LoggingConfig": logging::document(function),
     });
     let members = document.as_object_mut().expect("it was written as an object");
@@ -61,6 +61,13 @@ pub(crate) fn configuration(
         members.insert("RuntimeVersionConfig".into(), json!({"RuntimeVersionArn": arn}));
     }
     document
+}
+
+/// `SnapStart`: only a published version can be optimised.
+fn snap_start(function: &Function) -> Value {
+    let apply_on = if function.config.snap_start { "PublishedVersions" } else { "None" };
+    let status = if function.is_snap_started() { "On" } else { "Off" };
+    json!({"ApplyOn": apply_on, "OptimizationStatus": status})
 }
 
 fn add_state(members: &mut Map<String, Value>, function: &Function) {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use lacewing_invoke::Invoker;
 use lacewing_model::{
     Error, Function, FunctionConfig, FunctionName, Kind, Qualifier, Result, Version, VersionKey,
     limits,
@@ -21,7 +22,7 @@ use crate::error::Failure;
 use crate::gateway::{Answer, Call, Inner};
 use crate::lambda::document::{Extent, configuration};
 use crate::lambda::input::{
-    self, CreateFunction, Numbers, UpdateFunctionCode, UpdateFunctionConfiguration,
+    self, CreateFunction, Numbers, SnapStartInput, UpdateFunctionCode, UpdateFunctionConfiguration,
 };
 use crate::lambda::name::{self, Target};
 use crate::lambda::{Route, concurrency, logging, page, settings};
@@ -46,7 +47,7 @@ pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
 pub(crate) fn get(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let (target, function) = find(inner, call, "lambda:GetFunction", &route.resource)?;
     let mut answer = json!({
-        "Configuration": configuration(&function, target.qualifier.as_ref(), Extent::Whole),
+        "Configuration": shown(inner, &function, target.qualifier.as_ref(), Extent::Whole),
         "Code": {"RepositoryType": "S3", "Location": link(inner, call, &function.version_key())?},
     });
     if !function.config.tags.is_empty() {
@@ -62,7 +63,7 @@ pub(crate) fn get(inner: &Inner, call: &Call, route: &Route) -> Answer {
 pub(crate) fn get_configuration(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let action = "lambda:GetFunctionConfiguration";
     let (target, function) = find(inner, call, action, &route.resource)?;
-    let answer = configuration(&function, target.qualifier.as_ref(), Extent::Whole);
+    let answer = shown(inner, &function, target.qualifier.as_ref(), Extent::Whole);
     Ok(document(route, &answer))
 }
 
@@ -94,7 +95,7 @@ pub(crate) fn list(inner: &Inner, call: &Call, route: &Route) -> Answer {
     };
     let entry = |function: &Arc<Function>| {
         let qualifier = with_versions.then(|| function.version.into());
-        configuration(function, qualifier.as_ref(), Extent::Listed)
+        shown(inner, function, qualifier.as_ref(), Extent::Listed)
     };
     let marker = |function: &Arc<Function>| page::marker(&(&function.key.name, function.version));
     Ok(document(route, &page::document("Functions", found, limit, entry, marker)))
@@ -142,6 +143,7 @@ pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Rou
         ),
         environment: input.environment.map(Into::into),
         logging: logging::patch(input.logging_config)?,
+        snap_start: input.snap_start.map_or(Ok(None), SnapStartInput::read)?,
         revision_id: input::revision(input.revision_id.as_deref())?,
     };
     numbers.check()?;
@@ -208,6 +210,21 @@ fn changed(function: &Function) -> Value {
     configuration(function, qualifier.as_ref(), Extent::Whole)
 }
 
+/// The document of a function, with what only its Instances have shown.
+pub(crate) fn shown(
+    inner: &Inner,
+    function: &Function,
+    qualifier: Option<&Qualifier>,
+    extent: Extent,
+) -> Value {
+    let mut document = configuration(function, qualifier, extent);
+    let lacks = |invoker: &Invoker| invoker.lacks_snapshot(function).is_some();
+    if function.is_snap_started() && inner.invoker().is_ok_and(lacks) {
+        document["SnapStart"]["OptimizationStatus"] = json!("Off");
+    }
+    document
+}
+
 /// The version that a request may read.
 fn find(inner: &Inner, call: &Call, action: &str, text: &str) -> Result<(Target, Arc<Function>)> {
     let target = name::resolve(inner, call, action, text)?;
@@ -258,6 +275,7 @@ pub(crate) fn new_function(input: CreateFunction) -> Result<(FunctionConfig, Byt
         input::architecture(input.architectures.as_deref())?.unwrap_or(config.architecture);
     config.environment = input.environment.map(Into::into);
     config.logging = config.logging.patched(&logging::patch(input.logging_config)?)?;
+    config.snap_start = input.snap_start.map_or(Ok(None), SnapStartInput::read)?.unwrap_or(false);
     config.tags = input.tags.unwrap_or_default();
     Ok((config, code(source.zip_file)?))
 }

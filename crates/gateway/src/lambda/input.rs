@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::lambda::functions::not_among;
 use crate::lambda::logging::LoggingInput;
 
 /// Bytes that are base64 in JSON, decoded without a copy of the text.
@@ -60,6 +61,7 @@ pub(crate) struct CreateFunction {
     pub(crate) architectures: Option<Vec<String>>,
     pub(crate) ephemeral_storage: Option<EphemeralStorage>,
     pub(crate) logging_config: Option<LoggingInput>,
+    pub(crate) snap_start: Option<SnapStartInput>,
     pub(crate) publish: Option<bool>,
     #[serde(flatten)]
     pub(crate) others: Map<String, Value>,
@@ -101,9 +103,32 @@ pub(crate) struct UpdateFunctionConfiguration {
     pub(crate) environment: Option<EnvironmentInput>,
     pub(crate) ephemeral_storage: Option<EphemeralStorage>,
     pub(crate) logging_config: Option<LoggingInput>,
+    pub(crate) snap_start: Option<SnapStartInput>,
     pub(crate) revision_id: Option<String>,
     #[serde(flatten)]
     pub(crate) others: Map<String, Value>,
+}
+
+/// `SnapStart`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct SnapStartInput {
+    pub(crate) apply_on: Option<String>,
+}
+
+impl SnapStartInput {
+    /// Whether it is wanted; nothing, if nothing was said.
+    ///
+    /// # Errors
+    /// `Constraint` for a word that Lambda does not know.
+    pub(crate) fn read(self) -> Result<Option<bool>> {
+        match self.apply_on.as_deref() {
+            None => Ok(None),
+            Some("None") => Ok(Some(false)),
+            Some("PublishedVersions") => Ok(Some(true)),
+            Some(other) => Err(not_among(other, "snapStart.applyOn", "PublishedVersions, None")),
+        }
+    }
 }
 
 /// `Environment`.

@@ -27,7 +27,6 @@ fn is_off(name: &str, value: &Value) -> bool {
     match (name, value) {
         ("PackageType", Value::String(kind)) => kind == "Zip",
         ("TracingConfig", Value::Object(tracing)) => only(tracing, "Mode", "PassThrough"),
-        ("SnapStart", Value::Object(snap)) => only(snap, "ApplyOn", "None"),
         _ => is_empty(value),
     }
 }
@@ -63,7 +62,7 @@ mod tests {
             "PackageType": "Zip", "Publish": false, "Layers": [], "KMSKeyArn": "",
             "VpcConfig": {"SubnetIds": [], "SecurityGroupIds": [], "Ipv6AllowedForDualStack": false},
             "DeadLetterConfig": {}, "TracingConfig": {"Mode": "PassThrough"},
-            "SnapStart": {"ApplyOn": "None"}, "ImageConfig": null,
+            "ImageConfig": null,
         });
         assert!(check(&off).is_ok(), "{:?}", check(&off));
     }
@@ -73,7 +72,7 @@ mod tests {
         let on = json!({
             "PackageType": "Image", "Publish": true, "Layers": ["arn"], "KMSKeyArn": "arn",
             "VpcConfig": {"SubnetIds": ["subnet"]}, "DeadLetterConfig": {"TargetArn": "arn"},
-            "TracingConfig": {"Mode": "Active"}, "SnapStart": {"ApplyOn": "PublishedVersions"},
+            "TracingConfig": {"Mode": "Active"},
             "ImageConfig": {"Command": ["x"]}, "FileSystemConfigs": [{}, {"Arn": "x"}],
             "CodeSigningConfigArn": "arn",
             "DurableConfig": {"ExecutionTimeout": 1}, "Invented": "x",

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::body::{self, Body};
 use crate::gateway::{Answer, Call, Inner};
-use crate::lambda::document::{Extent, configuration};
-use crate::lambda::functions::{authorize, document};
+use crate::lambda::document::Extent;
+use crate::lambda::functions::{authorize, document, shown};
 use crate::lambda::name::{self, Target};
 use crate::lambda::{Route, input, page, settings};
 use crate::query;
@@ -60,7 +60,7 @@ pub(crate) async fn publish(inner: &Inner, call: &Call, route: &Route) -> Answer
     };
     let version = inner.services.functions.publish(&target.key, publish).await?;
     let qualifier = version.version.into();
-    Ok(document(route, &configuration(&version, Some(&qualifier), Extent::Whole)))
+    Ok(document(route, &shown(inner, &version, Some(&qualifier), Extent::Whole)))
 }
 
 /// `ListVersionsByFunction`.
@@ -72,7 +72,7 @@ pub(crate) fn list(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let found = inner.services.catalog.versions(&target.key, after, limit + 1);
     let entry = |version: &Arc<Function>| {
         let qualifier = version.version.into();
-        configuration(version, Some(&qualifier), Extent::Listed)
+        shown(inner, version, Some(&qualifier), Extent::Listed)
     };
     let marker = |version: &Arc<Function>| page::marker(&version.version);
     Ok(document(route, &page::document("Versions", found, limit, entry, marker)))

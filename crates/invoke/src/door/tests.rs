@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use tokio_util::task::TaskTracker;
 
 use lacewing_model::error::Throttle;
-use lacewing_model::function::State;
 use lacewing_model::usage::Trigger;
 use lacewing_model::{FunctionKey, Qualifier, SystemClock};
 use lacewing_runtime::{LogBatch, LogLine};

@@ -68,6 +68,11 @@ pub(crate) trait Source: Debug + Send + Sync + 'static {
         stop.cancelled()
     }
 
+    /// Why a version that wants a snapshot has none, as far as that is known.
+    fn lacks_snapshot(&self, _function: &Function) -> Option<String> {
+        None
+    }
+
     /// How many Instances without a function there are and were.
     fn blanks(&self) -> BlankCounts {
         BlankCounts::default()

@@ -1,7 +1,8 @@
 """Runs the handler of one Lambda function under CPython 3.9 or later.
 
 Started as `python3.X -I -S -B /var/runtime/bootstrap.py` with the socket to the server as file
-descriptor 3. With the argument `blank` it first waits for a function. It loads the handler that `_HANDLER` names, says so, and then answers one invocation
+descriptor 3. With the argument `blank` it first waits for a function. As a snapshot (SnapStart) it
+stands after its init phase, and goes on in copies of itself. It loads the handler that `_HANDLER` names, says so, and then answers one invocation
 after another until the socket ends. What a handler can observe (search path, context object, error
 documents, log format, JSON) is as Lambda's own runtime has it; the yardstick is `awslambdaric`.
 
@@ -20,7 +21,7 @@ import sys
 import time
 
 SOCKET = 3
-INVOKE, BECOME = 1, 2
+INVOKE, BECOME, RESTORE = 1, 2, 3
 READY, INIT_ERROR, RESPONSE, ERROR = 1, 2, 3, 4
 MOST_IN_A_FRAME = 0xFFFF0000
 
@@ -530,6 +531,89 @@ def offer_client_module():
     sys.modules.update({package.__name__: package, module.__name__: module})
 
 
+# --- Snapshots -----------------------------------------------------------------------------------
+# A version with SnapStart is initialised once. It then stands in `receive`, where it is held and
+# copied; a copy goes on with a frame that brings its environment.
+
+before_snapshot, after_restore = [], []
+
+
+def offer_hook_module():
+    """What functions import from PyPI's `snapshot_restore_py`, which Lambda's runtime has, too."""
+    module = type(sys)("snapshot_restore_py")
+
+    def register_before_snapshot(func, *args, **kwargs):
+        before_snapshot.append((func, args, kwargs))
+        return func
+
+    def register_after_restore(func, *args, **kwargs):
+        after_restore.append((func, args, kwargs))
+        return func
+
+    for function in (register_before_snapshot, register_after_restore):
+        function.__module__ = module.__name__
+        setattr(module, function.__name__, function)
+    module.get_before_snapshot = lambda: before_snapshot
+    module.get_after_restore = lambda: after_restore
+    sys.modules[module.__name__] = module
+
+
+def python_api():
+    """What the interpreter does around a fork; nothing where it was built without ctypes."""
+    try:
+        import ctypes
+
+        return ctypes.pythonapi
+    except ImportError:
+        return None
+
+
+def stand():
+    """Stands as a snapshot; returns in each copy."""
+    import gc
+
+    while before_snapshot:
+        func, args, kwargs = before_snapshot.pop()
+        func(*args, **kwargs)
+    api = python_api()
+    gc.collect()
+    gc.freeze()  # so that a collection does not touch, and thereby copy, what all have in common
+    flush()
+    if api:
+        api.PyOS_BeforeFork()
+    send(READY, b"")
+    frame = receive()
+    if api:
+        api.PyOS_AfterFork_Child()
+    if not frame:
+        os._exit(0)
+    if frame[4] != RESTORE:
+        sys.exit(1)
+    set_environment(frame)
+    os.environ.pop("_LAMBDA_TELEMETRY_LOG_FD", None)
+    OF_FUNCTION["log_stream_name"] = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
+    make_unique()
+    for func, args, kwargs in after_restore:
+        func(*args, **kwargs)
+
+
+def make_unique():
+    """Draws anew what was drawn for all copies."""
+    loaded = sys.modules.get
+    if loaded("random"):
+        loaded("random").seed()
+    if loaded("numpy.random"):
+        loaded("numpy.random").seed()
+    if loaded("ssl"):
+        loaded("ssl").RAND_add(os.urandom(64), 64.0)
+    if loaded("uuid"):
+        uuid = loaded("uuid")
+        uuid._last_timestamp = uuid._generate_time_safe = None
+        uuid._node = int.from_bytes(os.urandom(6), "big") | 1 << 40  # no card has such an address
+    if loaded("tempfile"):
+        loaded("tempfile")._name_sequence = None
+
+
 # --- Frames --------------------------------------------------------------------------------------
 
 
@@ -643,6 +727,8 @@ def main():
     set_up_search_path()
     try:
         handler = load_handler(os.environ.get("_HANDLER", ""))
+        if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+            stand()
     except Exception as error:
         flush()
         send_error(INIT_ERROR, error_document(error, ""))
@@ -699,13 +785,17 @@ def become():
         data += os.read(SOCKET, 65536) or os._exit(0)
     if data[4] != BECOME:
         os._exit(1)
+    set_environment(data)
+    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+
+
+def set_environment(frame):
     coerced = os.environ.get("LC_CTYPE")  # set by the interpreter itself, see PEP 538
     os.environ.clear()
     if coerced:
         os.environ["LC_CTYPE"] = coerced
-    os.environ.update(pair.split("=", 1) for pair in str(data[5:], "utf-8").split("\0"))
+    os.environ.update(pair.split("=", 1) for pair in str(frame[5:], "utf-8").split("\0"))
     time.tzset()
-    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
 
 
 def prepare():
@@ -714,6 +804,7 @@ def prepare():
     sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     add_site_builtins()
     offer_client_module()
+    offer_hook_module()
 
 
 if __name__ == "__main__":

@@ -193,9 +193,9 @@ def invocation(event=b"", deadline_ms=None, **strings):
     return struct.pack("<I", len(body) + len(payload)) + body + payload
 
 
-def becoming(environment):
-    """The bytes of a BECOME frame."""
-    body = b"\2" + "\0".join("%s=%s" % pair for pair in environment.items()).encode()
+def becoming(environment, kind=b"\2"):
+    """The bytes of a BECOME frame, or of another with an environment."""
+    body = kind + "\0".join("%s=%s" % pair for pair in environment.items()).encode()
     return struct.pack("<I", len(body)) + body
 
 

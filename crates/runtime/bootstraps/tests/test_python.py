@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from driver import ARN, BOOTSTRAPS, REQUEST_ID, Bootstrap, invocation, write_files
+from driver import ARN, BOOTSTRAPS, REQUEST_ID, Bootstrap, becoming, invocation, write_files
 
 ECHO = "def handler(event, context):\n    return event\n"
 
@@ -529,6 +529,55 @@ def test_a_wrapper_script_may_start_it(start_python, tmp_path):
     wrapper.chmod(0o755)
     source = returning("os.environ['FROM_WRAPPER']", "import os")
     assert start_python(source, wrapper=[str(wrapper)]).ready().invoke({}).json == "yes"
+
+
+SNAPSHOT = """
+import logging, os, random, ssl, tempfile, threading, uuid
+from snapshot_restore_py import register_after_restore, register_before_snapshot
+random.seed(7)
+hooks = []
+register_before_snapshot(hooks.append, "before 1")
+register_before_snapshot(lambda text, more: hooks.append(text + more), "before", more=" 2")
+register_after_restore(hooks.append, "after 1")
+@register_after_restore
+def second():
+    hooks.append(os.environ["AWS_ACCESS_KEY_ID"])
+    if os.environ.get("FAIL"):
+        raise ValueError("not today")
+os.register_at_fork(after_in_child=lambda: hooks.append("forked"))
+def handler(event, context):
+    thread = threading.Thread(target=hooks.append, args=("thread",))
+    thread.start()
+    thread.join()
+    logging.warning("logged")
+    return hooks, random.random(), str(uuid.uuid1()), sorted(os.environ)
+"""
+
+
+@pytest.mark.parametrize("blank", [False], indirect=True)  # a snapshot is never made from one
+def test_a_snapshot_stands_and_goes_on_as_another(start_python):
+    drawn = []
+    for _ in range(2):
+        first = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", "AWS_ACCESS_KEY_ID": "old", "OLD": "1"}
+        bootstrap = start_python(SNAPSHOT, env=first).ready()
+        restored = {"PATH": "/bin", "TZ": ":UTC", "AWS_ACCESS_KEY_ID": "new", "_LAMBDA_TELEMETRY_LOG_FD": "4"}
+        bootstrap.send(becoming(restored, kind=b"\3"))
+        hooks, random, uuid, names = bootstrap.ready().invoke({}).json
+        assert hooks == ["before 2", "before 1", "forked", "after 1", "new", "thread"]
+        assert set(names) - {"LC_CTYPE"} == {"PATH", "TZ", "AWS_ACCESS_KEY_ID"}
+        assert "logged" in bootstrap.records()[0].message
+        drawn.append((random, uuid.split("-", 3)[3]))
+    assert len({random for random, _ in drawn}) == len({node for _, node in drawn}) == 2
+
+
+@pytest.mark.parametrize("blank", [False], indirect=True)
+def test_a_hook_that_fails_is_an_init_error(start_python):
+    kind = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
+    bootstrap = start_python(SNAPSHOT, env=kind).ready()
+    bootstrap.send(becoming({"FAIL": "1", "AWS_ACCESS_KEY_ID": "new"}, kind=b"\3"))
+    frame = bootstrap.frame()
+    assert (frame.kind, frame.json["errorMessage"]) == ("init_error", "not today")
+    assert bootstrap.exit_code() == 1
 
 
 def test_frames_of_an_unknown_kind_end_it(start_python):

@@ -12,7 +12,7 @@ use lacewing_model::{FunctionError, limits};
 
 use super::homed::Homed;
 use super::{Answer, Call, Readiness};
-use crate::frames::{Decoder, Failure, FromBootstrap, Invoke, encode_become};
+use crate::frames::{Decoder, Failure, FromBootstrap, Invoke, encode_become, encode_restore};
 use crate::stream::{Intake, Outlet};
 
 /// Least free room in the buffer before each read.
@@ -60,6 +60,12 @@ impl Stock {
     pub(super) async fn r#become(&mut self, environment: &[(String, String)]) {
         self.head.clear();
         encode_become(environment, &mut self.head);
+        self.send().await;
+    }
+
+    pub(super) async fn restore(&mut self, environment: &[(String, String)]) {
+        self.head.clear();
+        encode_restore(environment, &mut self.head);
         self.send().await;
     }
 

@@ -203,6 +203,7 @@ fn flood_to_the_end(log: &mut LogWriter, mut each: impl FnMut()) {
         memory_mb: 128,
         max_memory_mb: 1,
         init: None,
+        is_restored: false,
         status: Status::Success,
     }));
     log.finish();

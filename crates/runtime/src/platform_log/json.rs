@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use lacewing_model::{LogLevel, RequestId, Timestamp};
 
-use super::{Event, InitStart, Initialization, Phase, Report, Status};
+use super::{Event, InitStart, Initialization, Phase, Report, Status, billed};
 
 #[derive(Serialize)]
 struct Record<R> {
@@ -52,6 +52,19 @@ struct InitMetrics {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct RestoreRecord<'a> {
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+    metrics: InitMetrics,
+}
+
+#[derive(Serialize)]
+struct NoSnapshotRecord<'a> {
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct InvokeRecord<'a, M> {
     request_id: RequestId,
     #[serde(flatten)]
@@ -84,6 +97,10 @@ struct ReportMetrics {
     max_memory_used_mb: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     init_duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restore_duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billed_restore_duration_ms: Option<u128>,
 }
 
 #[derive(Serialize)]
@@ -108,12 +125,13 @@ pub(super) fn level(event: &Event<'_>) -> Option<LogLevel> {
         Status::Timeout | Status::Error(_) => LogLevel::Warn,
     };
     Some(match event {
-        Event::InitStart(_) | Event::Start { .. } => LogLevel::Info,
+        Event::InitStart(_) | Event::RestoreStart(_) | Event::Start { .. } => LogLevel::Info,
         Event::InitDone { status, .. }
         | Event::InitReport { status, .. }
+        | Event::RestoreReport { status, .. }
         | Event::End { status, .. } => unless_failed(status, LogLevel::Debug),
         Event::Report(report) => unless_failed(&report.status, LogLevel::Info),
-        Event::Lost { .. } => LogLevel::Warn,
+        Event::Lost { .. } | Event::NoSnapshot { .. } => LogLevel::Warn,
         Event::TimedOut { .. } => return None,
     })
 }
@@ -121,7 +139,18 @@ pub(super) fn level(event: &Event<'_>) -> Option<LogLevel> {
 /// The record of an event.
 pub(super) fn record(event: &Event<'_>, at: Timestamp) -> Option<String> {
     match *event {
-        Event::InitStart(start) => write(at, "platform.initStart", init_start(&start)),
+        Event::InitStart(start) => write(at, "platform.initStart", init_start(&start, "init")),
+        Event::RestoreStart(start) => {
+            write(at, "platform.restoreStart", init_start(&start, "restore"))
+        }
+        Event::RestoreReport { took, status } => {
+            let metrics = InitMetrics { duration_ms: millis(took) };
+            let record = RestoreRecord { outcome: outcome(status), metrics };
+            write(at, "platform.restoreReport", record)
+        }
+        Event::NoSnapshot { why } => {
+            write(at, "lacewing.noSnapshot", NoSnapshotRecord { reason: why })
+        }
         Event::InitDone { initialization, phase, status } => {
             write(at, "platform.initRuntimeDone", init(initialization, phase, status, None))
         }
@@ -146,10 +175,10 @@ pub(super) fn record(event: &Event<'_>, at: Timestamp) -> Option<String> {
     }
 }
 
-fn init_start<'a>(start: &InitStart<'a>) -> InitStartRecord<'a> {
+fn init_start<'a>(start: &InitStart<'a>, phase: &'static str) -> InitStartRecord<'a> {
     InitStartRecord {
         initialization_type: start.initialization.name(),
-        phase: "init",
+        phase,
         runtime_version: start.runtime_version(),
         runtime_version_arn: start.runtime_version_arn(),
         function_name: start.function.key.name.as_str(),
@@ -173,6 +202,8 @@ fn init<'a>(
 }
 
 fn report<'a>(report: &Report<'a>) -> InvokeRecord<'a, ReportMetrics> {
+    let restore = report.init.filter(|_| report.is_restored);
+    let init = report.init.filter(|_| !report.is_restored);
     InvokeRecord {
         request_id: report.request_id,
         outcome: outcome(report.status),
@@ -181,7 +212,9 @@ fn report<'a>(report: &Report<'a>) -> InvokeRecord<'a, ReportMetrics> {
             billed_duration_ms: report.billed.as_millis(),
             memory_size_mb: report.memory_mb,
             max_memory_used_mb: report.max_memory_mb,
-            init_duration_ms: report.init.map(millis),
+            init_duration_ms: init.map(millis),
+            restore_duration_ms: restore.map(millis),
+            billed_restore_duration_ms: restore.map(|it| billed(it, None).as_millis()),
         },
     }
 }

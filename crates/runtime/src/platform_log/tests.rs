@@ -20,6 +20,7 @@ fn a_report() -> Report<'static> {
         memory_mb: 128,
         max_memory_mb: 36,
         init: None,
+        is_restored: false,
         status: Status::Success,
     }
 }
@@ -100,6 +101,46 @@ fn billing_rounds_the_sum_up_and_includes_the_init() {
     assert_eq!(billed(micros(3_000), None), Duration::from_millis(3));
     assert_eq!(billed(micros(1_870), Some(micros(153_660))), Duration::from_millis(156));
     assert_eq!(billed(Duration::from_nanos(1), None), Duration::from_millis(1));
+}
+
+#[test]
+fn a_restore_has_lines_and_records_of_its_own() {
+    let region = Region::new("eu-west-1").expect("valid");
+    let function = testing::function("python3.12");
+    let (serving, version) = (RuntimeId::python(3, 12), "3.12.1");
+    let start = InitStart {
+        region: &region,
+        function: &function,
+        serving,
+        initialization: Initialization::SnapStart,
+        version,
+    };
+    let line = text(&Event::RestoreStart(start));
+    assert!(line.starts_with("RESTORE_START Runtime Version: python:3.12.v1\t"), "{line}");
+    let record = json(LogLevel::Info, &Event::RestoreStart(start)).expect("written");
+    let told =
+        r#""platform.restoreStart","record":{"initializationType":"snap-start","phase":"restore""#;
+    assert!(record.contains(told), "{record}");
+    let took = Duration::from_micros(4_321);
+    let report = |status| text(&Event::RestoreReport { took, status });
+    assert_eq!(report(Status::Success), "RESTORE_REPORT Restore Duration: 4.32 ms");
+    assert_eq!(
+        report(Status::Timeout),
+        "RESTORE_REPORT Restore Duration: 4.32 ms\tStatus: timeout"
+    );
+    let restored = Report { init: Some(took), is_restored: true, ..a_report() };
+    let line = text(&Event::Report(restored));
+    assert!(
+        line.ends_with("\tRestore Duration: 4.32 ms\tBilled Restore Duration: 5 ms\t"),
+        "{line}"
+    );
+    let record = json(LogLevel::Info, &Event::Report(restored)).expect("written");
+    assert!(record.contains(r#""restoreDurationMs":4.32,"billedRestoreDurationMs":5"#), "{record}");
+    assert!(!record.contains("initDurationMs"), "{record}");
+    let none = Event::NoSnapshot { why: "it has started threads: 1" };
+    let line = "LACEWING_WARNING: SnapStart is off for this version: it has started threads: 1.";
+    assert_eq!(text(&none), line);
+    assert!(json(LogLevel::Warn, &none).expect("written").contains("lacewing.noSnapshot"));
 }
 
 #[test]

@@ -199,6 +199,7 @@ impl Bed {
                 ephemeral_mb: 512,
                 architecture: Architecture::HOST,
                 logging: Logging::default(),
+                snap_start: false,
                 environment: Some(Environment(environment)),
                 tags: BTreeMap::new(),
             },

@@ -94,6 +94,10 @@ impl Functions {
             let message = "Provisioned Concurrency Configs cannot be applied to unpublished function versions.";
             return Err(Error::new(Kind::Invalid, message));
         }
+        if version.config.snap_start {
+            let message = "Provisioned Concurrency cannot be used with SnapStart enabled versions.";
+            return Err(Error::new(Kind::Invalid, message));
+        }
         Ok(version)
     }
 

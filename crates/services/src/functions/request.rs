@@ -55,6 +55,8 @@ pub struct ConfigPatch {
     pub environment: Option<Environment>,
     /// How its log is written.
     pub logging: LoggingPatch,
+    /// Whether published versions are initialised once, as a snapshot.
+    pub snap_start: Option<bool>,
     /// The revision that the caller knows.
     pub revision_id: Option<Uuid>,
 }
@@ -143,6 +145,7 @@ impl ConfigPatch {
         if let Some(environment) = &self.environment {
             config.environment = Some(environment.clone()).filter(|given| !given.0.is_empty());
         }
+        set(&mut config.snap_start, self.snap_start.as_ref());
         config.logging = config.logging.patched(&self.logging)?;
         Ok(())
     }

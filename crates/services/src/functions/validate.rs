@@ -5,7 +5,7 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>.
 
 use lacewing_model::function::{Architecture, Environment};
-use lacewing_model::{Error, FunctionConfig, Kind, Network, Result, limits};
+use lacewing_model::{Error, Family, FunctionConfig, Kind, Network, Result, limits};
 
 use crate::identity::roles;
 
@@ -122,7 +122,30 @@ pub(super) fn config(config: &FunctionConfig) -> Result<()> {
     }
     architecture(config.architecture)?;
     config.network()?;
+    snap_start(config)?;
     config.environment.as_ref().map_or(Ok(()), environment)
+}
+
+/// Checks that what asks for SnapStart can have it, see
+/// <https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes>; of Lambda's
+/// runtimes with SnapStart there is only Python here.
+fn snap_start(config: &FunctionConfig) -> Result<()> {
+    const OLDEST_PYTHON: (u16, u16) = (3, 12);
+    let runtime = config.runtime;
+    let refused = |message: String| Err(Error::new(Kind::Invalid, message));
+    if !config.snap_start {
+        return Ok(());
+    }
+    if runtime.family != Family::Python || runtime.version < OLDEST_PYTHON {
+        return refused(format!("{runtime} is not supported for SnapStart enabled functions."));
+    }
+    if config.ephemeral_mb > limits::EPHEMERAL_MB.1 {
+        let most = limits::EPHEMERAL_MB.1;
+        return refused(format!(
+            "SnapStart does not support ephemeral storage greater than {most} MB."
+        ));
+    }
+    Ok(())
 }
 
 /// Checks a description that comes without a configuration.

@@ -30,6 +30,7 @@ fn function() -> Function {
             ephemeral_mb: 512,
             architecture: Architecture::X86_64,
             logging: Logging::default(),
+            snap_start: false,
             environment: None,
             tags: BTreeMap::new(),
         },
@@ -51,6 +52,21 @@ fn an_active_function_is_described_as_lambda_does() {
     function.config.environment = Some(Environment(variables));
     let document = configuration(&function, Some(&Qualifier::Latest), Extent::Whole);
     insta::assert_json_snapshot!(document);
+}
+
+#[test]
+fn only_published_versions_are_optimised() {
+    let mut function = function();
+    function.config.snap_start = true;
+    let shown =
+        |function: &Function| configuration(function, None, Extent::Listed)["SnapStart"].clone();
+    let wanted =
+        |status: &str| json!({"ApplyOn": "PublishedVersions", "OptimizationStatus": status});
+    assert_eq!(shown(&function), wanted("Off"));
+    function.version = Version::Published(1);
+    assert_eq!(shown(&function), wanted("On"));
+    function.config.snap_start = false;
+    assert_eq!(shown(&function), json!({"ApplyOn": "None", "OptimizationStatus": "Off"}));
 }
 
 #[test]

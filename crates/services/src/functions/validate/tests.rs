@@ -45,6 +45,24 @@ fn a_valid_configuration_passes() {
 }
 
 #[test]
+fn snap_start_is_for_what_lambda_has_it_for() {
+    let mut good = valid();
+    good.snap_start = true;
+    config(&good).expect("valid");
+    for runtime in ["python3.11", "nodejs22.x", "provided.al2023"] {
+        let (kind, message) = refused(|config| {
+            config.snap_start = true;
+            config.runtime = runtime.parse().expect("known");
+        });
+        assert_eq!(kind, Kind::Invalid);
+        let wanted = format!("{runtime} is not supported for SnapStart enabled functions.");
+        assert_eq!(message, wanted);
+    }
+    let (_, message) = refused(|config| (config.snap_start, config.ephemeral_mb) = (true, 513));
+    assert!(message.contains("ephemeral storage greater than 512 MB"), "{message}");
+}
+
+#[test]
 fn one_violation_is_worded_as_the_real_service_does() {
     let (kind, message) = refused(|config| config.timeout_seconds = 901);
     assert_eq!(kind, Kind::Constraint);

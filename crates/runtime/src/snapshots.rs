@@ -1,0 +1,200 @@
+//! Snapshots: versions of functions that were initialised once, stand, and are forked into each of
+//! their Instances.
+//!
+//! One is made when its version is published, or when it is wanted and there is none; whoever wants
+//! it meanwhile waits for the same one. It goes when nobody has used it for a while, and before its
+//! credentials expire. It is never used for anything but its version, and how many there are is
+//! bounded. What cannot be a snapshot is remembered with the reason, and started as ever.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use lacewing_model::{Function, Version};
+
+use crate::process::Process;
+
+/// Most that there are at a time.
+const MOST: usize = 16;
+/// One that nobody has used for so long goes.
+const EXPIRY: Duration = Duration::from_secs(10 * 60);
+/// Who can have none is remembered so long, as it is shown to its owner.
+const MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// What hostile code may have kept of its credentials must outlive the Instances made from it.
+const OLDEST: Duration = Duration::from_secs(50 * 60);
+/// Whose initialisation failed is tried again after so long.
+const PENALTY: Duration = Duration::from_secs(60);
+
+/// A version that was initialised and stands.
+pub(crate) type Snapshot = Arc<Process>;
+
+/// Why a version has no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// It can never have one.
+    Unfit(String),
+    /// Not now.
+    Failed(String),
+}
+
+impl Lack {
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Self::Unfit(why) | Self::Failed(why) => why,
+        }
+    }
+}
+
+/// Tells a version from all others, also from those of an earlier function of the same name.
+type Key = (Uuid, Version);
+type Cell = Arc<OnceCell<Result<Snapshot, Lack>>>;
+
+#[derive(Debug)]
+struct Entry {
+    made: Instant,
+    used: Instant,
+    cell: Cell,
+}
+
+/// All snapshots of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots(Mutex<HashMap<Key, Entry>>);
+
+impl Entry {
+    /// Whether it has nothing to give any more.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.cell.get() {
+            None | Some(Err(Lack::Unfit(_))) => false,
+            Some(Err(Lack::Failed(_))) => now > self.made + PENALTY,
+            Some(Ok(snapshot)) => now > self.made + OLDEST || !snapshot.is_alive(),
+        }
+    }
+
+    /// Whether nobody misses it.
+    fn is_idle(&self, now: Instant) -> bool {
+        let (is_used, most) = match self.cell.get() {
+            Some(Ok(snapshot)) => (Arc::strong_count(snapshot) > 1, EXPIRY),
+            Some(Err(Lack::Unfit(_))) => (false, MEMORY),
+            Some(Err(Lack::Failed(_))) => (false, EXPIRY),
+            // Somebody waits for it.
+            None => (Arc::strong_count(&self.cell) > 1, EXPIRY),
+        };
+        !is_used && now > self.used + most
+    }
+}
+
+impl Snapshots {
+    /// The snapshot of a version; made by `make` if there is none.
+    pub(crate) async fn get(
+        &self,
+        function: &Function,
+        make: impl Future<Output = Result<Process, Lack>>,
+    ) -> Result<Snapshot, Lack> {
+        let cell = self.cell((function.lineage, function.version))?;
+        cell.get_or_init(async || make.await.map(Arc::new)).await.clone()
+    }
+
+    /// Why a version has no snapshot, as far as that is known.
+    pub(crate) fn lack(&self, function: &Function) -> Option<String> {
+        let entries = self.0.lock();
+        let entry = entries.get(&(function.lineage, function.version))?;
+        entry.cell.get()?.as_ref().err().map(|lack| lack.why().to_owned())
+    }
+
+    /// Ends those that nobody has used for long.
+    pub(crate) fn expire(&self) {
+        let now = Instant::now();
+        let mut entries = self.0.lock();
+        let old: Vec<Entry> =
+            entries.extract_if(|_, entry| entry.is_idle(now)).map(|it| it.1).collect();
+        drop(entries);
+        drop(old);
+    }
+
+    /// Ends all that no Instance stands on.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.0.lock());
+        drop(all);
+    }
+
+    fn cell(&self, key: Key) -> Result<Cell, Lack> {
+        let now = Instant::now();
+        let mut entries = self.0.lock();
+        if entries.get(&key).is_some_and(|entry| entry.is_over(now)) {
+            entries.remove(&key);
+        }
+        if let Some(entry) = entries.get_mut(&key) {
+            entry.used = now;
+            return Ok(Arc::clone(&entry.cell));
+        }
+        if entries.values().filter(|it| !matches!(it.cell.get(), Some(Err(_)))).count() >= MOST {
+            let unused = entries.iter().filter(|(_, entry)| {
+                matches!(entry.cell.get(), Some(Ok(snapshot)) if Arc::strong_count(snapshot) == 1)
+            });
+            let Some(oldest) = unused.min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key)
+            else {
+                return Err(Lack::Failed(format!("{MOST} versions have a snapshot already")));
+            };
+            entries.remove(&oldest);
+        }
+        let cell = Cell::default();
+        entries.insert(key, Entry { made: now, used: now, cell: Arc::clone(&cell) });
+        Ok(cell)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn version(number: u64) -> Function {
+        Function { version: Version::Published(number), ..testing::function("python3.12") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_unfit_is_asked_once_and_who_failed_again() {
+        let snapshots = Snapshots::default();
+        let unfit = || async { Err(Lack::Unfit("threads".to_owned())) };
+        let never = || async { panic!("it was asked again") };
+        let why = snapshots.get(&version(1), unfit()).await.expect_err("unfit");
+        assert_eq!(why.why(), "threads");
+        tokio::time::advance(PENALTY * 2).await;
+        snapshots.get(&version(1), never()).await.expect_err("unfit still");
+        assert_eq!(snapshots.lack(&version(1)).as_deref(), Some("threads"));
+        assert_eq!(snapshots.lack(&version(2)), None);
+        let failed = |text: &str| {
+            let text = text.to_owned();
+            async { Err(Lack::Failed(text)) }
+        };
+        snapshots.get(&version(2), failed("once")).await.expect_err("failed");
+        let again = snapshots.get(&version(2), failed("twice")).await.expect_err("failed");
+        assert_eq!(again.why(), "once");
+        tokio::time::advance(PENALTY * 2).await;
+        let again = snapshots.get(&version(2), failed("twice")).await.expect_err("failed");
+        assert_eq!(again.why(), "twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_wants_any_more_is_forgotten() {
+        let snapshots = Snapshots::default();
+        let failed = async { Err(Lack::Unfit("files".to_owned())) };
+        snapshots.get(&version(1), failed).await.expect_err("unfit");
+        snapshots.expire();
+        assert!(snapshots.lack(&version(1)).is_some());
+        let failed = async { Err(Lack::Failed("init".to_owned())) };
+        snapshots.get(&version(2), failed).await.expect_err("failed");
+        tokio::time::advance(EXPIRY * 2).await;
+        snapshots.expire();
+        assert!(snapshots.lack(&version(2)).is_none());
+        assert_eq!(snapshots.lack(&version(1)).as_deref(), Some("files"));
+        tokio::time::advance(MEMORY).await;
+        snapshots.expire();
+        assert!(snapshots.lack(&version(1)).is_none());
+    }
+}
