@@ -51,7 +51,8 @@ impl<K: Keep> Core<K> {
         }
     }
 
-    /// An idle Instance of the function that is not too old, out of its list.
+    /// An idle Instance of the function that is not too old, out of its list: one that was promised,
+    /// if there is any, as Lambda has it, else the one that was used last.
     fn take_idle(
         &mut self,
         id: FunctionId,
@@ -59,7 +60,7 @@ impl<K: Keep> Core<K> {
         todo: &mut Vec<Command>,
     ) -> Option<InstanceId> {
         let max_age = self.config.max_age;
-        while let Some(instance) = self.entry(id)?.idle.pop_back() {
+        while let Some(instance) = self.pop_idle(id) {
             let slot = self.instances.get(&instance)?;
             if now.since(slot.born) < max_age {
                 return Some(instance);
@@ -67,6 +68,18 @@ impl<K: Keep> Core<K> {
             self.end_idle(instance, ColdStart::Aged, now, todo);
         }
         None
+    }
+
+    fn pop_idle(&mut self, id: FunctionId) -> Option<InstanceId> {
+        let entry = self.functions.get_mut(id.0)?;
+        if entry.promise.live == 0 {
+            return entry.idle.pop_back();
+        }
+        let is_provided = |instance| self.instances.get(instance).is_some_and(|slot| slot.provided);
+        match entry.idle.iter().rposition(is_provided) {
+            Some(place) => entry.idle.remove(place),
+            None => entry.idle.pop_back(),
+        }
     }
 
     fn wait(&mut self, id: FunctionId, waiter: Waiter, now: Timestamp) {

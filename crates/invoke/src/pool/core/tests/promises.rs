@@ -131,3 +131,18 @@ fn a_start_that_lasts_holds_up_no_other_promise() {
     started(&mut core, 1, at(61));
     assert_eq!((core.readying, core.lasting), (0, 0));
 }
+
+#[test]
+fn who_comes_gets_a_promised_one_before_one_that_was_used_later() {
+    let mut core = Core::new(config());
+    let hello = named("hello", 1);
+    assert_eq!(promise(&mut core, &hello, 1), [start(0, &hello, Provisioned)]);
+    started(&mut core, 0, at(1));
+    assert_eq!(arrive(&mut core, 1, &hello, at(2)), [serve(1, 0)]);
+    assert_eq!(arrive(&mut core, 2, &hello, at(2)), [start(1, &hello, AllBusy)]);
+    started(&mut core, 1, at(3));
+    done(&mut core, 0, at(4));
+    done(&mut core, 1, at(5));
+    assert_eq!(arrive(&mut core, 3, &hello, at(6)), [serve(3, 0)]);
+    assert_eq!(arrive(&mut core, 4, &hello, at(6)), [serve(4, 1)]);
+}
