@@ -135,6 +135,20 @@ def test_what_a_copy_would_break_starts_as_ever_and_says_why(own, reason):
     assert warning and reason in warning[0], warning
 
 
+def test_an_initialisation_may_take_longer_than_any_start_waits_for_it(own):
+    source = """
+import os, threading, time
+time.sleep(12)
+def handler(event, context):
+    threading.Timer(0.05, os._exit, [0]).start()  # the next call has another Instance
+    return os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]
+"""
+    name, _ = published(own, source, Timeout=60)
+    # An Instance of its own would need the init phase and, as that is too short, one within the invocation.
+    assert wait_until(lambda: call(own, name).raw == b'"snap-start"', within=300)
+    assert status(own, name) == "On"
+
+
 def test_a_hook_that_fails_is_an_error_of_the_function(own):
     source = """
 from snapshot_restore_py import register_after_restore

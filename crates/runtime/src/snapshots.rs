@@ -21,6 +21,8 @@ use crate::process::Process;
 
 /// Most that there are at a time.
 const MOST: usize = 16;
+/// Most memory that they may hold together.
+const MOST_BYTES: u64 = 1 << 30;
 /// One that nobody has used for so long goes.
 const EXPIRY: Duration = Duration::from_secs(10 * 60);
 /// Who can have none is remembered so long, as it is shown to its owner.
@@ -96,7 +98,31 @@ impl Snapshots {
         make: impl Future<Output = Result<Process, Lack>>,
     ) -> Result<Snapshot, Lack> {
         let cell = self.cell((function.lineage, function.version))?;
-        cell.get_or_init(async || make.await.map(Arc::new)).await.clone()
+        let make = async || {
+            let process = make.await?;
+            // It has all that it will ever have.
+            self.make_room(process.memory().current)?;
+            Ok(Arc::new(process))
+        };
+        cell.get_or_init(make).await.clone()
+    }
+
+    /// Ends what nobody uses until there is room for so many bytes more.
+    fn make_room(&self, bytes: u64) -> Result<(), Lack> {
+        let mut entries = self.0.lock();
+        let held = entries.iter().filter_map(|(key, entry)| {
+            let snapshot = entry.cell.get()?.as_ref().ok()?;
+            let is_used = Arc::strong_count(snapshot) > 1;
+            Some(Held { what: *key, bytes: snapshot.memory().current, used: entry.used, is_used })
+        });
+        let Some(unused) = superfluous(held.collect(), bytes) else {
+            let most = MOST_BYTES >> 20;
+            return Err(Lack::Failed(format!("snapshots would hold more than {most} MB")));
+        };
+        let ended: Vec<_> = unused.iter().filter_map(|key| entries.remove(key)).collect();
+        drop(entries);
+        drop(ended);
+        Ok(())
     }
 
     /// Why a version has no snapshot, as far as that is known.
@@ -148,6 +174,31 @@ impl Snapshots {
     }
 }
 
+/// What holds memory.
+#[derive(Debug)]
+struct Held<T> {
+    what: T,
+    bytes: u64,
+    used: Instant,
+    is_used: bool,
+}
+
+/// What must go, those used longest ago first, so that there is room for so many bytes; `None` if too
+/// much is in use.
+fn superfluous<T>(mut held: Vec<Held<T>>, bytes: u64) -> Option<Vec<T>> {
+    held.sort_unstable_by_key(|one| one.used);
+    let mut total = held.iter().map(|one| one.bytes).sum::<u64>().saturating_add(bytes);
+    let mut gone = Vec::new();
+    for one in held.into_iter().filter(|one| !one.is_used) {
+        if total <= MOST_BYTES {
+            break;
+        }
+        total = total.saturating_sub(one.bytes);
+        gone.push(one.what);
+    }
+    (total <= MOST_BYTES).then_some(gone)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +229,23 @@ mod tests {
         tokio::time::advance(PENALTY * 2).await;
         let again = snapshots.get(&version(2), failed("twice")).await.expect_err("failed");
         assert_eq!(again.why(), "twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_used_longest_ago_make_room_unless_they_are_in_use() {
+        let begin = Instant::now();
+        let held = |what, part: u64, age, is_used| {
+            let (bytes, used) = (MOST_BYTES / part, begin + Duration::from_secs(age));
+            Held { what, bytes, used, is_used }
+        };
+        let all =
+            |first| vec![held("c", 4, 3, false), held("a", 4, 1, first), held("b", 4, 2, false)];
+        assert_eq!(superfluous(all(false), MOST_BYTES / 4), Some(vec![]));
+        assert_eq!(superfluous(all(false), MOST_BYTES / 4 + 1), Some(vec!["a"]));
+        assert_eq!(superfluous(all(true), MOST_BYTES / 2), Some(vec!["b"]));
+        assert_eq!(superfluous(all(false), MOST_BYTES), Some(vec!["a", "b", "c"]));
+        assert_eq!(superfluous(all(true), MOST_BYTES), None);
+        assert_eq!(superfluous(Vec::<Held<()>>::new(), u64::MAX), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -195,7 +195,7 @@ impl Starter {
     pub async fn start(&self, request: StartRequest) -> Result<Instance> {
         let (mut blueprint, mut log) = self.blueprint(request.clone()).await?;
         if request.function.is_snap_started() {
-            match self.snapshot(request).await {
+            match self.snapshot_soon(request).await {
                 Ok(snapshot) => blueprint.snapshot = Some(snapshot),
                 Err(lack) => log.platform(&Event::NoSnapshot { why: lack.why() }),
             }
@@ -233,6 +233,19 @@ impl Starter {
     #[must_use]
     pub fn lacks_snapshot(&self, function: &Function) -> Option<String> {
         self.0.snapshots.lack(function)
+    }
+
+    /// The snapshot of a version, if it is there as soon as an init phase must be over: whoever takes
+    /// longer holds up no start, and has it made ahead.
+    async fn snapshot_soon(&self, request: StartRequest) -> std::result::Result<Snapshot, Lack> {
+        let making = self.snapshot(request.clone());
+        match tokio::time::timeout(limits::INIT_TIMEOUT, making).await {
+            Ok(made) => made,
+            Err(_) => {
+                self.expect_snapshot(request);
+                Err(Lack::Failed("it is still being initialised".to_owned()))
+            }
+        }
     }
 
     async fn snapshot(&self, request: StartRequest) -> std::result::Result<Snapshot, Lack> {
