@@ -100,6 +100,10 @@ pub(crate) fn run(mut plan: Plan<'_>) -> ! {
     };
     // Nobody to tell when this fails: the end of the socket tells enough.
     send(task.status.as_fd(), &ended, &[], SendFlags::DONTWAIT).ok();
+    if task.spec.is_snapshot {
+        // Sandboxes within this one need it until the server has let go of it.
+        rustix::io::read(&task.status, &mut [0; 1]).ok();
+    }
     sys::exit_now(0)
 }
 

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+    DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, set_dumpable_behavior,
+    set_parent_process_death_signal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,9 +85,11 @@ pub(crate) fn run(charge: &Charge) -> ! {
     // Whoever asked may have gone.
     send(charge.answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
     let Ok(snapshot) = held else { sys::exit_now(0) };
+    let Ok(program) = pidfd_open(snapshot.pid(), PidfdFlags::empty()) else { sys::exit_now(0) };
     let mut buffer = vec![0; MESSAGE_LIMIT];
-    while let Ok(Some((order, fds))) =
-        receive::<Order>(charge.orders.as_fd(), &mut buffer, RecvFlags::empty())
+    while waits_for_order(&charge.orders, &program)
+        && let Ok(Some((order, fds))) =
+            receive::<Order>(charge.orders.as_fd(), &mut buffer, RecvFlags::empty())
     {
         let mut fds = fds.into_iter();
         let Some((line, init)) = fds.next().zip(fds.next()) else { continue };
@@ -98,6 +101,19 @@ pub(crate) fn run(charge: &Charge) -> ! {
         send(line.as_fd(), &word, &[], SendFlags::DONTWAIT).ok();
     }
     sys::exit_now(0)
+}
+
+/// Waits for an order; `false` if the program has ended, of which its init hears when this process lets
+/// go of it.
+fn waits_for_order(orders: &OwnedFd, program: &OwnedFd) -> bool {
+    loop {
+        let mut ready = [PollFd::new(program, PollFlags::IN), PollFd::new(orders, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Ok(_) => return ready[0].revents().is_empty(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 /// Stops the program while it waits for its next frame, and sees whether it can be forked.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use lacewing_sandbox::{Event, Launcher, Sandbox, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{self, MIB, eventually, finish, launcher_with, options, ready, spec};
+use crate::support::{self, MIB, eventually, finish, launcher_with, next, options, ready, spec};
 
 /// Says that it is initialised, then does what comes as a frame, again and again.
 const PROGRAM: &str = "
@@ -248,6 +249,37 @@ fn nothing_stays_of_snapshots_when_the_launcher_ends() {
     eventually("everything has ended", || finish(&restored.sandbox).0.is_empty());
     assert!(finish(&snapshot.sandbox).0.is_empty());
     assert_eq!(children(), 0);
+}
+
+#[test]
+fn restored_programs_outlive_a_snapshot_that_was_killed() {
+    let Some(launcher) = able() else { return };
+    let snapshot = held(&launcher, "");
+    let children = |pid: u32| {
+        let file = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+    };
+    let is_python = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"/usr/bin/python3")
+    };
+    let below = children(launcher.pid()).into_iter().flat_map(children);
+    let programs: Vec<u32> = below.filter(is_python).collect();
+    let [program] = programs[..] else { panic!("{programs:?}") };
+    let mut restored = restore(&launcher, &snapshot);
+    assert_eq!(restored.says("1 + 1"), "2");
+    let program = Pid::from_raw(program.try_into().unwrap()).unwrap();
+    kill_process(program, Signal::KILL).unwrap();
+    assert!(matches!(next(&snapshot.sandbox), Event::Signaled { signal: 9 }));
+    assert_eq!(restored.says("os.system('exit 3') >> 8"), "3");
+    let another = begin(&python(""), |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
+    eventually("there is nothing to fork any more", || {
+        matches!(another.sandbox.try_event().unwrap(), Some(Event::Failed { .. } | Event::Gone))
+    });
+    // Who lets go of the snapshot ends what lies within.
+    drop(snapshot);
+    assert!(matches!(finish(&restored.sandbox).0[..], []));
 }
 
 #[test]
