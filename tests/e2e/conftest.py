@@ -6,7 +6,16 @@ import subprocess
 import pytest
 
 import probes
-from harness import Functions, Server, binary
+from harness import SLOWNESS, Functions, Server, binary
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """On a host so slow that a run may be cut off, why something failed is told at once, too."""
+    report = yield
+    if report.failed and SLOWNESS > 1:
+        item.config.pluginmanager.getplugin("terminalreporter").write_line(report.longreprtext)
+    return report
 
 
 @pytest.fixture(scope="session")

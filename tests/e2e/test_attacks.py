@@ -123,7 +123,7 @@ def assert_it_slows_nobody(functions, neighbour: str, attack) -> None:
 def invoke_at_once(functions, name: str, count: int) -> list:
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         calls = [pool.submit(Functions(functions.server).invoke, name, 1) for _ in range(count)]
-        return [call.result(60) for call in calls]
+        return [call.result(slowly(60)) for call in calls]
 
 
 # From inside: the channel to the server.
@@ -147,7 +147,7 @@ def test_forged_frames_end_at_the_invocation_that_sent_them(functions, neighbour
         "def handler(event, context):\n"
         f"    if event == 'forge': os.write(3, {forged})\n"
         "    return event\n",
-        Timeout=1,
+        Timeout=slowly(1),
     )
     functions.invoke(name, "forge")
     # Whatever was left over is told as broken, never as the answer to somebody else's event.
@@ -173,7 +173,7 @@ def test_a_flood_on_the_channel_is_timed_out_and_slows_nobody(functions, neighbo
         assert {answer.payload["errorType"] for answer in answers} <= {
             "Sandbox.Timedout", "Function.ResponseSizeTooLarge",
         }  # fmt: skip
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 30 * SLOWNESS
 
     assert_it_slows_nobody(functions, neighbour, attack)
 
@@ -191,7 +191,7 @@ def test_endless_output_slows_nobody_and_fills_no_memory(functions, server, neig
     def attack() -> None:
         began = time.monotonic()
         answers = invoke_at_once(functions, name, 2)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 30 * SLOWNESS
         assert resident_mb(server.process.pid) - before < 512
         assert [answer.payload["errorType"] for answer in answers] == ["Sandbox.Timedout"] * 2
 
@@ -279,7 +279,7 @@ def test_an_endless_answer_of_a_custom_runtime_is_ended(functions, server, neigh
     def attack() -> None:
         began = time.monotonic()
         answer = functions.invoke(name)
-        assert answer.error == "Unhandled" and time.monotonic() - began < 30
+        assert answer.error == "Unhandled" and time.monotonic() - began < 30 * SLOWNESS
         time.sleep(0.5)
         assert resident_mb(server.process.pid) < before + 128
 

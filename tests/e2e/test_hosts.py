@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import probes
-from harness import Functions, Server, binary
+from harness import Functions, Server, binary, slowly
 from probe_table import PROBES
 from test_probes import attempts, wrong
 from test_probes import pytestmark as needs_the_calls_of_x86
@@ -68,7 +68,7 @@ def test_without_landlock_isolation_is_full_and_says_without_what(other_host, tm
         assert "isolation full (without landlock" in server.ready_line, server.ready_line
         # Nothing is stopped by it alone.
         functions = Functions(server)
-        name = functions.custom(compiled, probes.MARKER, Timeout=60, MemorySize=512)
+        name = functions.custom(compiled, probes.MARKER, Timeout=slowly(60), MemorySize=512)
         tried = [probe for probe in PROBES if "landlock" in probe.stops.values()]
         assert len(tried) > 10
         found = attempts(functions, {"compiled": name}, {}, lambda probe: probe in tried)

@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 import probes
-from harness import REPOSITORY, node_runtime
+from harness import REPOSITORY, node_runtime, slowly
 from probe_table import PROBES
 from test_runtimes import offered
 
@@ -33,7 +33,7 @@ def deploy(server, functions, compiled):
     made = []
 
     def each(network: str) -> dict[str, str]:
-        options = {"Timeout": 60, "MemorySize": 512, "Environment": {"Variables": {"LACEWING_NETWORK": network}}}
+        options = {"Timeout": slowly(60), "MemorySize": 512, "Environment": {"Variables": {"LACEWING_NETWORK": network}}}
         names = {
             "compiled": functions.custom(compiled, probes.MARKER, **options),
             "python": functions.create(probes.python_zip(), **options),
@@ -115,7 +115,7 @@ while True:
 @pytest.fixture(scope="module")
 def victim(functions):
     """An Instance with a Runtime API, and what it says of itself."""
-    name = functions.custom(VICTIM, Timeout=30)
+    name = functions.custom(VICTIM, Timeout=slowly(30))
     yield lambda: functions.invoke(name).payload
     functions.client.delete_function(FunctionName=name)
 

@@ -136,11 +136,11 @@ pub(super) fn all(programs: &[(String, PathBuf)], args: &Args) -> Result<Vec<Sui
         add("doctor", 90, format!("{} doctor --here{is_without}", super::path(&binary)?));
         let threads = format!("--test-threads=2 --show-output --color=never --skip {DIVIDED}");
         let environment = format!("LACEWING_NO_SKIP=1 LACEWING_SLOWNESS={SLOWNESS}");
-        add("sandbox", 1200, format!("{environment} {sandbox} {threads}"));
+        add("sandbox", 3600, format!("{environment} {sandbox} {threads}"));
         let files: Vec<&str> = files(kind, &args.files).collect();
         if !files.is_empty() {
             let command = pytest(&files, args.tests.as_deref(), &binary)?;
-            add("functions", 600 * files.len() as u64, command);
+            add("functions", 1200 * files.len() as u64, command);
         }
     }
     Ok(suites)
