@@ -138,6 +138,8 @@ fn hold(charge: &Charge) -> Result<Remote, Failure> {
     };
     // Again, as nothing can change any more.
     fitness::check(charge.init, program, &charge.given)?;
+    // Only now: of its own it does nothing any more.
+    trace::suspend_filter(program).step("suspend its filter")?;
     Remote::of_snapshot(program, registers)
 }
 

@@ -10,12 +10,11 @@ use rustix::process::Pid;
 
 use super::{check, check_int};
 
-/// What a process that is held does on its own, as `PTRACE_O_*`: it dies with its holder, is held
-/// from its first instruction on if it was forked by one, and no filter applies as long as it is.
-const OPTIONS: i32 = libc::PTRACE_O_EXITKILL
-    | libc::PTRACE_O_TRACEFORK
-    | libc::PTRACE_O_TRACECLONE
-    | libc::PTRACE_O_SUSPEND_SECCOMP;
+/// What a process that is held does on its own, as `PTRACE_O_*`: it dies with its holder, and is
+/// held from its first instruction on if it was forked by one.
+const HELD: i32 = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACECLONE;
+/// The same, and no filter applies, to those that it is forked into neither, until they are let go.
+const UNFILTERED: i32 = HELD | libc::PTRACE_O_SUSPEND_SECCOMP;
 
 /// The registers of a stopped process.
 pub(crate) type Registers = libc::user_regs_struct;
@@ -33,9 +32,15 @@ pub(crate) enum Stop {
     Signal,
 }
 
-/// Takes hold of a process; it goes on until it is stopped.
+/// Takes hold of a process; it goes on, under its filter, until it is stopped.
 pub(crate) fn seize(pid: Pid) -> io::Result<()> {
-    request(libc::PTRACE_SEIZE, pid, 0, OPTIONS as usize)
+    request(libc::PTRACE_SEIZE, pid, 0, HELD as usize)
+}
+
+/// Suspends the filter of a stopped process, which must not go on by itself from here on: what it
+/// has been forbidden it could do then.
+pub(crate) fn suspend_filter(pid: Pid) -> io::Result<()> {
+    request(libc::PTRACE_SETOPTIONS, pid, 0, UNFILTERED as usize)
 }
 
 /// Stops it at the next point where that can be done.

@@ -191,6 +191,23 @@ fn a_restored_program_can_do_no_more_than_any() {
     assert_ne!(restored.says(network), brother.says(network));
 }
 
+/// Does not wait to be held, but tries what its filter forbids.
+const HASTY: &str = "
+import ctypes, time
+libc, until = ctypes.CDLL(None), time.monotonic() + 1.5
+print('initialised', flush=True)
+tries = [libc.unshare(0x10000000) for _ in iter(lambda: time.monotonic() < until, False)]
+print('broken' if 0 in tries else 'kept', flush=True)
+";
+
+#[test]
+fn the_filter_applies_until_the_program_stands() {
+    let Some(launcher) = able() else { return };
+    let (mut running, verdict) = snapshot(&launcher, HASTY);
+    assert_eq!(running.line(), "kept");
+    verdict.unwrap();
+}
+
 #[test]
 fn what_a_fork_would_break_or_share_is_refused_with_its_reason() {
     let Some(launcher) = able() else { return };
