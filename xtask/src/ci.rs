@@ -40,10 +40,17 @@ pub(crate) fn run() -> Result<()> {
         cargo(&["doc", "--workspace", "--no-deps", "--locked"])?.env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     step("build", &mut cargo(&["build", "--workspace", "--locked"])?)?;
-    pytest("bootstrap tests", "crates/runtime/bootstraps/tests", &[])?;
-    pytest("end-to-end tests", "tests/e2e", &[])?;
+    pytest("bootstrap tests", &["crates/runtime/bootstraps/tests"], &[])?;
+    pytest("end-to-end tests", &["tests/e2e"], &[])?;
     skips::tell()
 }
+
+const SOAKS: [(&str, &str); 4] = [
+    ("crash under load", "test_crash.py"),
+    ("what goes leaves nothing", "test_retirement.py"),
+    ("what is unique", "test_uniqueness.py"),
+    ("what a neighbour feels", "test_exhaustion.py"),
+];
 
 /// The long forms of those tests that have one: they look for `LACEWING_SOAK`.
 pub(crate) fn soak() -> Result<()> {
@@ -57,10 +64,12 @@ pub(crate) fn soak() -> Result<()> {
     let binary = target()?.join("release/lacewing");
     let binary = binary.to_str().context("the target directory's name is not UTF-8")?;
     let environment = [("LACEWING_SOAK", "1"), ("LACEWING_BIN", binary)];
-    pytest("soak: crash under load", "tests/e2e/test_crash.py", &environment)?;
-    pytest("soak: what goes leaves nothing", "tests/e2e/test_retirement.py", &environment)?;
-    pytest("soak: what is unique", "tests/e2e/test_uniqueness.py", &environment)?;
-    pytest("soak: what a neighbour feels", "tests/e2e/test_exhaustion.py", &environment)
+    for (name, file) in SOAKS {
+        // What they print is their progress.
+        let file = format!("tests/e2e/{file}");
+        pytest(&format!("soak: {name}"), &["--capture=no", &file], &environment)?;
+    }
+    Ok(())
 }
 
 /// Measures what SPECIFICATION.md promises.
@@ -98,10 +107,11 @@ fn python() -> Result<PathBuf> {
     Ok(cache()?.join("venv/bin/python"))
 }
 
-fn pytest(name: &str, directory: &str, environment: &[(&str, &str)]) -> Result<()> {
+fn pytest(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let mut pytest = command(python()?)?;
     pytest
-        .args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra", directory])
+        .args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra"])
+        .args(arguments)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("LACEWING_TARGET", target()?)
         .envs(environment.iter().copied());
