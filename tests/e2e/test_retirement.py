@@ -27,6 +27,8 @@ ROUNDS = 10
 CALLERS = 4
 # Instances of the stock runtimes, so many in one wave.
 STOCK, WAVE = max(STARTS // 33, 24), 8
+# Of what is made ahead for them.
+KINDS = 4
 # What an Instance does before it goes, and how often among a hundred. `hang` is ended by its timeout.
 BEHAVIOURS = {"leave": 80, "daemons 3": 8, "litter 20": 5, "exit": 3, "crash": 3, "hang": 1}
 # Sandboxes that wait without anything in them, once there was a call; each is one process.
@@ -260,11 +262,12 @@ class Wave:
 
     def __init__(self, server):
         self.server, self.own = server, Functions(server)
-        languages = [lambda: self.own.python(PYTHON)]
-        if node_runtime():
-            languages.append(lambda: self.own.node(NODE))
-        self.make = itertools.cycle(languages)
-        self.names = [next(self.make)() for _ in range(WAVE)]
+        languages = [(self.own.python, PYTHON)] + [(self.own.node, NODE)] * bool(node_runtime())
+        # Of four kinds: a half, a quarter and two eighths of the blank ones are all, so there are always as many.
+        sizes = range(512, 512 + KINDS // len(languages))
+        kinds = itertools.cycle(itertools.product(sizes, languages))
+        self.make = (make(code, EphemeralStorage={"Size": size}) for size, (make, code) in kinds)
+        self.names = [next(self.make) for _ in range(WAVE)]
 
     def run(self) -> None:
         with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
@@ -281,7 +284,7 @@ class Wave:
     def delete(self) -> None:
         for name in self.names:
             self.own.client.delete_function(FunctionName=name)
-        self.names = [next(self.make)() for _ in range(WAVE)]
+        self.names = [next(self.make) for _ in range(WAVE)]
 
 
 def test_nothing_stays_of_instances_that_the_platform_ended(own_server, tmp_path):
