@@ -16,6 +16,7 @@
 
 mod confinement;
 mod fitness;
+mod order;
 mod remote;
 
 use std::fs::File;
@@ -25,16 +26,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, set_dumpable_behavior,
+    DumpableBehavior, PidfdFlags, Signal, pidfd_open, set_dumpable_behavior,
     set_parent_process_death_signal,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::step::{Failure, Step};
+use crate::sys;
 use crate::sys::trace;
 use crate::wire::{Line, MESSAGE_LIMIT, Verdict, receive, send};
-use crate::{Identity, sys};
 
+pub(crate) use order::{Charge, Order};
 use remote::Remote;
 
 /// How long a snapshot may take to wait for what comes next.
@@ -44,31 +45,6 @@ const TRANSIT: RawFd = 128;
 /// The kinds of namespaces in the order in which they are entered: only who is in the user namespace
 /// may enter the others. The last is for children only.
 pub(crate) const NAMESPACES: [&str; 7] = ["user", "mnt", "net", "ipc", "uts", "cgroup", "pid"];
-
-/// What the launcher tells a keeper; descriptors: the line to the init of the other sandbox, its
-/// pidfd, `joins` files of its cgroups, what the program gets.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Order {
-    /// The init of the other sandbox.
-    pub(crate) init: i32,
-    pub(crate) joins: usize,
-    pub(crate) fds: Vec<RawFd>,
-    pub(crate) identity: Identity,
-    /// The host's uid and gid of the other sandbox.
-    pub(crate) host: u32,
-}
-
-/// What a keeper is started with.
-#[derive(Debug)]
-pub(crate) struct Charge {
-    pub(crate) init: Pid,
-    /// [`Order`]s come from it; ends with the launcher.
-    pub(crate) orders: OwnedFd,
-    /// Gets the [`Verdict`].
-    pub(crate) answer: OwnedFd,
-    /// Descriptors that the snapshot may have, as it was given them.
-    pub(crate) given: Vec<RawFd>,
-}
 
 /// Holds the program of a sandbox until nobody wants it any more.
 pub(crate) fn run(charge: &Charge) -> ! {

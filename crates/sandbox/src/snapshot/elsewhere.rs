@@ -1,32 +1,15 @@
 //! Snapshots on processors whose registers nobody has taught us: there are none, and that is said.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+mod order;
+
+use std::os::fd::AsFd;
 
 use rustix::net::SendFlags;
-use rustix::process::Pid;
-use serde::{Deserialize, Serialize};
 
+use crate::sys;
 use crate::wire::{Verdict, send};
-use crate::{Identity, sys};
 
-/// What the launcher would tell a keeper.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Order {
-    pub(crate) init: i32,
-    pub(crate) joins: usize,
-    pub(crate) fds: Vec<RawFd>,
-    pub(crate) identity: Identity,
-    pub(crate) host: u32,
-}
-
-/// What a keeper is started with.
-#[derive(Debug)]
-pub(crate) struct Charge {
-    pub(crate) init: Pid,
-    pub(crate) orders: OwnedFd,
-    pub(crate) answer: OwnedFd,
-    pub(crate) given: Vec<RawFd>,
-}
+pub(crate) use order::{Charge, Order};
 
 /// Says that there is no snapshot.
 pub(crate) fn run(charge: &Charge) -> ! {
