@@ -8,6 +8,7 @@
 //! Nothing outside `lacewing-<owner>` is changed, except that on v2 controllers must be switched on
 //! in the parent.
 
+mod division;
 mod home;
 pub(crate) mod layout;
 mod settings;
@@ -27,6 +28,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::wire::Gauge;
 use crate::{CpuQuota, Limits};
 
+pub(crate) use division::{Above, LeafName};
 pub(crate) use home::own_group_will_do;
 pub(crate) use layout::{Controller, Kind, Layout};
 
@@ -60,6 +62,15 @@ pub(crate) struct Leaf {
     pub(crate) weight: Option<Weight>,
     /// What the server reads.
     pub(crate) gauges: Vec<(Gauge, OwnedFd)>,
+}
+
+/// How a process gets into a leaf.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// Files of v1 to which it writes `0`.
+    pub(crate) joins: Vec<OwnedFd>,
+    /// The v2 directory into which it is cloned.
+    pub(crate) into: Option<OwnedFd>,
 }
 
 /// The open file of a leaf that says how much of the processors it gets. A sandbox builds itself with
@@ -122,10 +133,10 @@ impl Tree {
     }
 
     /// Makes a leaf in each hierarchy and sets its limits, all but its weight.
-    pub(crate) fn make(&self, name: &str, limits: &Limits) -> Result<Leaf, Error> {
+    pub(crate) fn make(&self, name: &LeafName, limits: &Limits) -> Result<Leaf, Error> {
         let mut leaf = Leaf::default();
         for hierarchy in &self.hierarchies {
-            let dir = hierarchy.group.join(name);
+            let dir = hierarchy.dir(name);
             fs::create_dir(&dir).map_err(|source| Error { path: dir.clone(), source })?;
             for (file, value) in settings::limits(hierarchy.v2, &hierarchy.controllers, limits) {
                 put(&dir.join(file.name), &value, file.optional)?;
@@ -137,6 +148,9 @@ impl Tree {
             }
             if hierarchy.v2 {
                 leaf.into = Some(open_dir(&dir)?);
+                if let Some(above) = &name.within {
+                    division::give(&dir, above.user)?;
+                }
             } else {
                 leaf.joins.push(open(&dir.join("tasks"), OpenOptions::new().write(true))?);
             }
@@ -153,17 +167,24 @@ impl Tree {
         Ok(leaf)
     }
 
-    /// Opens what a process writes `0` to in order to join a leaf by itself.
-    pub(crate) fn joins(&self, name: &str) -> Result<Vec<OwnedFd>, Error> {
-        let file = |hierarchy: &Hierarchy| if hierarchy.v2 { PROCS } else { "tasks" };
-        let path = |it: &Hierarchy| it.group.join(name).join(file(it));
-        self.hierarchies.iter().map(|it| open(&path(it), OpenOptions::new().write(true))).collect()
+    /// Opens what a process needs to get into a leaf by itself.
+    pub(crate) fn ways_into(&self, name: &LeafName) -> Result<Ways, Error> {
+        let mut ways = Ways::default();
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.dir(name);
+            if hierarchy.v2 {
+                ways.into = Some(open_dir(&dir)?);
+            } else {
+                ways.joins.push(open(&dir.join("tasks"), OpenOptions::new().write(true))?);
+            }
+        }
+        Ok(ways)
     }
 
     /// Changes the limits of a leaf from what they are to others, all but its weight.
-    pub(crate) fn limit(&self, name: &str, from: &Limits, to: &Limits) -> Result<(), Error> {
+    pub(crate) fn limit(&self, name: &LeafName, from: &Limits, to: &Limits) -> Result<(), Error> {
         for hierarchy in &self.hierarchies {
-            let dir = hierarchy.group.join(name);
+            let dir = hierarchy.dir(name);
             for (file, value) in settings::change(hierarchy.v2, &hierarchy.controllers, from, to) {
                 put(&dir.join(file.name), &value, file.optional)?;
             }
@@ -172,39 +193,39 @@ impl Tree {
     }
 
     /// Changes the weight of a leaf.
-    pub(crate) fn set_weight(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+    pub(crate) fn set_weight(&self, name: &LeafName, limits: &Limits) -> Result<(), Error> {
         for hierarchy in &self.hierarchies {
             let (v2, controllers) = (hierarchy.v2, &hierarchy.controllers);
             if let Some((file, value)) = settings::weight(v2, controllers, limits) {
-                put(&hierarchy.group.join(name).join(file.name), &value, file.optional)?;
+                put(&hierarchy.dir(name).join(file.name), &value, file.optional)?;
             }
         }
         Ok(())
     }
 
     /// Changes the hard bound on processor time of a leaf.
-    pub(crate) fn set_quota(&self, name: &str, quota: Option<CpuQuota>) -> Result<(), Error> {
+    pub(crate) fn set_quota(&self, name: &LeafName, quota: Option<CpuQuota>) -> Result<(), Error> {
         for hierarchy in &self.hierarchies {
             for (file, value) in settings::quota(hierarchy.v2, &hierarchy.controllers, quota) {
-                put(&hierarchy.group.join(name).join(file.name), &value, file.optional)?;
+                put(&hierarchy.dir(name).join(file.name), &value, file.optional)?;
             }
         }
         Ok(())
     }
 
     /// Thaws a leaf: a process frozen by v1 does not die of a signal.
-    pub(crate) fn thaw(&self, name: &str) {
+    pub(crate) fn thaw(&self, name: &LeafName) {
         let freezes = |it: &&Hierarchy| !it.v2 && it.controllers.contains(&Controller::Freezer);
         for hierarchy in self.hierarchies.iter().filter(freezes) {
-            thaw(&hierarchy.group.join(name));
+            thaw(&hierarchy.dir(name));
         }
     }
 
     /// Removes the leaves of a name; `false` when one is still busy and must be tried again.
-    pub(crate) fn remove(&self, name: &str) -> bool {
+    pub(crate) fn remove(&self, name: &LeafName) -> bool {
         let mut done = true;
         for hierarchy in &self.hierarchies {
-            done &= remove_dir(&hierarchy.group.join(name));
+            done &= remove_with_those_within(&hierarchy.dir(name));
         }
         done
     }
@@ -212,7 +233,9 @@ impl Tree {
     /// Kills and removes every leaf that a dead server left; tells what could not be removed.
     pub(crate) fn sweep(&self) -> Vec<PathBuf> {
         let groups = self.hierarchies.iter().map(|hierarchy| &hierarchy.group).chain(&self.strays);
-        let mut left: Vec<PathBuf> = groups.flat_map(|group| children(group)).collect();
+        let leaves: Vec<PathBuf> = groups.flat_map(|group| children(group)).collect();
+        let within: Vec<PathBuf> = leaves.iter().flat_map(|leaf| children(leaf)).collect();
+        let mut left = [within, leaves].concat();
         // After what is in them.
         left.extend(self.strays.iter().cloned());
         let until = Instant::now() + Duration::from_secs(5);
@@ -286,6 +309,11 @@ fn remove_dir(path: &Path) -> bool {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
+}
+
+/// A divided leaf has at least one within it.
+fn remove_with_those_within(path: &Path) -> bool {
+    remove_dir(path) || (children(path).iter().all(|leaf| remove_dir(leaf)) && remove_dir(path))
 }
 
 fn children(group: &Path) -> Vec<PathBuf> {

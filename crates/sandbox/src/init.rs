@@ -190,8 +190,8 @@ fn fit(plan: &Plan<'_>, task: &mut Task) -> Result<OwnedFd, Failure> {
     } else if !task.spec.is_blank {
         restrict(plan, &task.spec, &mut task.watch, Reach::Own)?;
     }
-    if let Some(weight) = &plan.weight {
-        weight.set(&task.spec.limits).step("set the weight")?;
+    if task.line.is_none() {
+        weigh(plan, task)?;
     }
     task.watch.lap(Part::Cgroup);
     let mut fds: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
@@ -205,6 +205,14 @@ fn fit(plan: &Plan<'_>, task: &mut Task) -> Result<OwnedFd, Failure> {
         send(line.as_fd(), &Line::Fitted, &rules, SendFlags::empty()).step("tell the keeper")?;
     }
     Ok(signals)
+}
+
+/// Gives the program its share of the processors: until then all is built with the usual one.
+fn weigh(plan: &Plan<'_>, task: &Task) -> Result<(), Failure> {
+    match &plan.weight {
+        Some(weight) => weight.set(&task.spec.limits).step("set the weight"),
+        None => Ok(()),
+    }
 }
 
 /// What a program that comes from a snapshot may touch.
@@ -272,7 +280,12 @@ fn serve(
     signals: BorrowedFd<'_>,
 ) -> Result<Option<Ended>, Failure> {
     let worker = match task.line.take() {
-        Some(line) => worker::adopt(line)?,
+        Some(line) => {
+            let worker = worker::adopt(line)?;
+            // What is made of a snapshot has its own weight only then.
+            weigh(plan, task)?;
+            worker
+        }
         None => worker::start(plan, task)?,
     };
     // From here on only the copies in the worker count: their peers must see its end.

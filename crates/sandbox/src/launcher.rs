@@ -9,6 +9,7 @@
 mod building;
 mod empty;
 mod host;
+mod lost;
 mod owner;
 mod snapshots;
 mod uids;
@@ -24,19 +25,22 @@ use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 
+use crate::cgroup::LeafName;
 use crate::network::Pool;
 use crate::root::Template;
 use crate::scratch::Scratch;
 use crate::seccomp::Program;
 use crate::sources::Sources;
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive, send};
-use crate::{Cpu, CpuQuota, LauncherOptions, Spec, cgroup};
+use crate::{Cpu, CpuQuota, LauncherOptions, Limits, Spec, cgroup};
 
 use building::Wanted;
 use empty::{Empty, Stock};
 use snapshots::Held;
 use uids::Uids;
 
+/// Marks the token of what was made ahead for a snapshot, beside the id of that.
+const AHEAD: u64 = 1 << 62;
 /// The token of the control socket; sandboxes have their own ids, which the server counts from 0.
 const CONTROL: u64 = u64::MAX;
 /// The token of what tells that the host's addresses have changed.
@@ -95,8 +99,10 @@ struct State {
     pool: Option<Pool>,
     /// Sandboxes that wait for what is to run in them.
     stock: Stock,
+    /// Snapshots that lack a sandbox for their next restore, or did.
+    short: Vec<u64>,
     /// Ended sandboxes whose cgroups were still busy.
-    leaving: Vec<(String, u32)>,
+    leaving: Vec<(LeafName, u32)>,
 }
 
 /// A sandbox that is somebody's.
@@ -106,6 +112,7 @@ struct Running {
     /// Whether it can still be furnished.
     is_blank: bool,
     made: Empty,
+    limits: Limits,
     /// Descriptors of its program, if that is to be held.
     given: Option<Vec<RawFd>>,
     held: Option<Held>,
@@ -161,7 +168,8 @@ impl State {
         let sandboxes = self.stock.wanted().is_some() && !self.uids.are_used_up();
         let low = (namespaces && self.pool.as_ref().is_some_and(Pool::is_low))
             || (sandboxes && self.stock.is_low());
-        (namespaces || sandboxes).then_some(if low { Duration::ZERO } else { QUIET })
+        let wanted = namespaces || sandboxes || !self.short.is_empty();
+        wanted.then_some(if low { Duration::ZERO } else { QUIET })
     }
 
     /// Makes one of the things that are wanted ahead, or ends one that is not wanted any more.
@@ -170,8 +178,12 @@ impl State {
             self.discard(surplus);
         } else if let Some(pool) = self.pool.as_mut().filter(|pool| pool.is_short()) {
             pool.refill();
-        } else if !self.uids.are_used_up() {
+        } else if self.uids.are_used_up() {
+            self.short.clear();
+        } else if self.short.is_empty() {
             self.make_ahead();
+        } else {
+            self.make_next();
         }
     }
 
@@ -235,13 +247,17 @@ impl State {
 
     /// Collects an ended sandbox: all its processes are gone when its init can be reaped.
     fn ended(&mut self, id: u64) {
+        if id & AHEAD != 0 {
+            // Until it is collected the sandbox of its snapshot cannot end.
+            self.discard_next(id & !AHEAD);
+        }
         let Some(running) = self.running.get(&id) else { return };
         if let Ok(None) = waitpid(Some(running.made.pid), WaitOptions::NOHANG) {
             return;
         }
         if let Some(running) = self.running.remove(&id) {
-            if let Some(held) = running.held {
-                held.end();
+            if let Some(ahead) = running.held.and_then(Held::end) {
+                self.discard(ahead);
             }
             self.remove(running.made.leaf, running.made.slot);
         }
@@ -255,7 +271,7 @@ impl State {
         self.remove(empty.leaf, empty.slot);
     }
 
-    fn remove(&mut self, name: String, slot: u32) {
+    fn remove(&mut self, name: LeafName, slot: u32) {
         if self.tree.remove(&name) {
             self.uids.release(slot);
         } else {

@@ -3,8 +3,10 @@
 //! ```text
 //! snapshot -clone-> first: lets go of every descriptor, enters the other sandbox's namespaces and cgroup
 //!                   first -clone-> second, in its process namespace
-//!                                  second -clone-> the program; second ends, so init becomes its parent
+//!                                  second -fork-> the program; second ends, so init becomes its parent
 //! ```
+//!
+//! First and second only go ahead, and share the snapshot's memory; one copy is made, for the program.
 //!
 //! A snapshot has run hostile code, so nothing of what it could have changed is trusted, and none of
 //! it takes part: it was stopped by ptrace(2), runs not one instruction more, and its children are
@@ -14,6 +16,7 @@
 //! The keeper is a copy of the launcher, with its rights and one thread; it ends with the launcher
 //! or with the snapshot, and the snapshot ends with it.
 
+mod batch;
 mod confinement;
 mod fitness;
 mod order;
@@ -35,6 +38,7 @@ use crate::sys;
 use crate::sys::trace;
 use crate::wire::{Line, MESSAGE_LIMIT, Verdict, receive, send};
 
+use batch::Batch;
 pub(crate) use order::{Charge, Order};
 use remote::Remote;
 
@@ -47,7 +51,7 @@ const TRANSIT: RawFd = 128;
 pub(crate) const NAMESPACES: [&str; 7] = ["user", "mnt", "net", "ipc", "uts", "cgroup", "pid"];
 
 /// Holds the program of a sandbox until nobody wants it any more.
-pub(crate) fn run(charge: &Charge) -> ! {
+pub(crate) fn run(charge: &Charge<'_>) -> ! {
     let kept = [charge.orders.as_raw_fd(), charge.answer.as_raw_fd()];
     let began = sys::close_all_but(&kept).step("close descriptors").and_then(|()| {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the keeper")?;
@@ -93,7 +97,7 @@ fn waits_for_order(orders: &OwnedFd, program: &OwnedFd) -> bool {
 }
 
 /// Stops the program while it waits for its next frame, and sees whether it can be forked.
-fn hold(charge: &Charge) -> Result<Remote, Failure> {
+fn hold(charge: &Charge<'_>) -> Result<Remote, Failure> {
     let program = fitness::only_program(charge.init)?;
     trace::seize(program).step("hold the program")?;
     let until = Instant::now() + PATIENCE;
@@ -114,6 +118,8 @@ fn hold(charge: &Charge) -> Result<Remote, Failure> {
     };
     // Again, as nothing can change any more.
     fitness::check(charge.init, program, &charge.given)?;
+    let Charge { tree, leaf, limits, host, .. } = charge;
+    tree.divide(leaf, limits, *host).step("divide its cgroup")?;
     // Only now: of its own it does nothing any more.
     trace::suspend_filter(program).step("suspend its filter")?;
     Remote::of_snapshot(program, registers)
@@ -163,30 +169,44 @@ fn fork(
     let mut sent = namespaces_of(order.init, init)?;
     sent.extend(given);
     sent.extend(rules);
-    let first = Passing::of(snapshot.clone_child(true, false).step("fork the snapshot")?);
-    let there = first.remote.receive(&sent).step("pass descriptors")?;
+    let first = Passing::of(snapshot.clone_brother().step("clone the snapshot")?);
+    let there = first.remote.receive(&sent)?;
     let (namespaces, rest) = there.split_at_checked(NAMESPACES.len()).ok_or_else(few)?;
+    let (into, rest) = rest.split_at_checked(order.is_cloned_into.into()).ok_or_else(few)?;
     let (joins, rest) = rest.split_at_checked(order.joins).ok_or_else(few)?;
     let (given, rules) = rest.split_at_checked(order.fds.len()).ok_or_else(few)?;
     if rules.len() != rules_count {
         return Err(few());
     }
-    for (fd, kind) in namespaces.iter().zip(NAMESPACES) {
-        first.remote.call(libc::SYS_setns, &[fd.arg(), 0]).step_of("enter the namespace", kind)?;
-    }
+    let mut calls = Batch::of(&first.remote);
+    let enter = |calls: &mut Batch<'_>, (fd, kind): (&RawFd, &str)| {
+        calls.call(libc::SYS_setns, &[fd.arg(), 0], format!("enter the {kind} namespace"));
+    };
+    // That of cgroups last of all: who is in it may not come from elsewhere, see cgroups(7) "nsdelegate".
+    let (last, others): (Vec<_>, Vec<_>) =
+        namespaces.iter().zip(NAMESPACES).partition(|(_, kind)| *kind == "cgroup");
+    others.into_iter().for_each(|one| enter(&mut calls, one));
     for fd in joins {
-        first.remote.write(*fd, b"0").step("join a cgroup")?;
+        let zero = calls.data(b"0");
+        calls.call(libc::SYS_write, &[fd.arg(), zero, 1], "join a cgroup");
     }
-    let second =
-        Passing::of(first.remote.clone_child(false, false).step("fork in the namespaces")?);
-    let program = Passing::of(second.remote.clone_child(false, true).step("fork the program")?);
+    calls.run()?;
+    let second = first.remote.clone_sharing_into(into.first().copied());
+    let second = Passing::of(second.step("clone in the namespaces")?);
+    let mut calls = Batch::of(&second.remote);
+    last.into_iter().for_each(|one| enter(&mut calls, one));
+    calls.run()?;
+    let program = Passing::of(second.remote.fork().step("fork the program")?);
     // From here on its parent is the init of the other sandbox.
     drop(second);
     drop(first);
     let remote = &program.remote;
-    confinement::place(remote, given, &order.fds, rules)?;
-    confinement::confine(remote, order, !rules.is_empty())?;
-    confinement::enter_directory(remote, snapshot.pid())?;
+    let mut calls = Batch::of(remote);
+    confinement::place(&mut calls, given, &order.fds, rules);
+    confinement::confine(&mut calls, order, !rules.is_empty());
+    confinement::enter_directory(&mut calls, snapshot.pid())?;
+    remote.remind(&mut calls);
+    calls.run()?;
     let namespaces = sent.get(..NAMESPACES.len()).ok_or_else(few)?;
     let pid = fitness::verify(remote.pid(), order, namespaces)?;
     remote.go_on().step("let the program go on")?;

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::cgroup::Tree;
+use crate::cgroup::{Above, LeafName, Tree};
 use crate::init::{self, Plan};
 use crate::network::Pooled;
 use crate::scratch::Scratch;
@@ -27,6 +27,13 @@ pub(super) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
+
+/// The sandbox of a snapshot, in whose namespaces another is made.
+#[derive(Debug)]
+pub(super) struct Within {
+    pub(super) init: Pid,
+    pub(super) above: Above,
+}
 
 /// What a server asks for: a sandbox, its status socket, and what its program gets.
 #[derive(Debug)]
@@ -78,7 +85,7 @@ impl State {
     pub(super) fn check_name(&self, spec: &Spec) -> Result<(), String> {
         let taken = |name: &String| *name == spec.name;
         if self.running.values().any(|running| taken(&running.name))
-            || self.leaving.iter().any(|(name, _)| taken(name))
+            || self.leaving.iter().any(|(leaf, _)| taken(&leaf.name))
         {
             return Err(format!("a sandbox named {} exists", spec.name));
         }
@@ -96,6 +103,7 @@ impl State {
             is_blank: spec.is_blank,
             made: empty,
             given: spec.is_snapshot.then(given),
+            limits: spec.limits,
             held: None,
         };
         self.running.insert(id, running);
@@ -112,17 +120,19 @@ impl State {
         }
     }
 
-    /// Makes an empty sandbox, `within` the namespaces of that of a snapshot whose init is given;
+    /// Makes an empty sandbox, `within` that of a snapshot;
     /// `watch` runs if somebody waits for it.
     pub(super) fn make(
         &mut self,
         kind: Kind,
         limits: Limits,
         leaf: String,
-        within: Option<Pid>,
+        within: Option<Within>,
         watch: Option<Stopwatch>,
     ) -> Result<Empty, Failure> {
         let slot = self.slot()?;
+        let (within, above) = within.map(|it| (it.init, it.above)).unzip();
+        let leaf = LeafName { name: leaf, within: above };
         let made = self.clone_init(kind, limits, &leaf, slot, within, watch);
         made.inspect_err(|_| self.remove(leaf, slot))
     }
@@ -141,7 +151,7 @@ impl State {
         &mut self,
         kind: Kind,
         limits: Limits,
-        leaf: &str,
+        leaf: &LeafName,
         slot: u32,
         within: Option<Pid>,
         mut watch: Option<Stopwatch>,
@@ -198,7 +208,7 @@ impl State {
                     waitpid(Some(pid), WaitOptions::empty()).step("wait for init")?;
                     return Err(failure);
                 }
-                let leaf = leaf.to_owned();
+                let leaf = leaf.clone();
                 Ok(Empty { kind, limits, leaf, pid, pidfd, go, _scratch: scratch, slot })
             }
         }

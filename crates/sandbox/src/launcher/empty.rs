@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::Pid;
 
 use crate::Limits;
+use crate::cgroup::LeafName;
 use crate::spec::Kind;
 
 /// Kinds that are remembered.
@@ -19,8 +20,7 @@ pub(super) struct Empty {
     pub(super) kind: Kind,
     /// What its cgroup was made with.
     pub(super) limits: Limits,
-    /// The name of its cgroup leaves.
-    pub(super) leaf: String,
+    pub(super) leaf: LeafName,
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
     /// Its other end tells init whose it is, and that this process lives.
@@ -115,6 +115,11 @@ impl Stock {
             let share = if place < KINDS { self.most >> place } else { 0 };
             (shelf.ready.len() > share).then(|| shelf.ready.pop_back()).flatten()
         })
+    }
+
+    /// Whether a process is the init of one that waits.
+    pub(super) fn contains(&self, init: Pid) -> bool {
+        self.shelves.iter().flat_map(|shelf| &shelf.ready).any(|empty| empty.pid == init)
     }
 
     /// Gives back any one, first of those used longest ago.

@@ -82,6 +82,7 @@ pub(super) fn open(
         events: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?,
         running: std::collections::HashMap::new(),
         stock: Stock::new(options.empty),
+        short: Vec::new(),
         leaving: Vec::new(),
         scratch,
         pool,

@@ -7,7 +7,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::event::epoll;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{
     Gid, Pid, PidfdFlags, Signal, Uid, WaitOptions, kill_process, pidfd_open, waitpid,
@@ -17,29 +18,44 @@ use rustix::thread::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Above, LeafName};
 use crate::snapshot::{self, Charge, Order};
 use crate::spec::Kind;
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
 use crate::wire::{Gauge, Verdict, receive, send};
-use crate::{Identity, Network, Spec, sys};
+use crate::{Identity, Limits, Network, Spec, sys};
 
-use super::building::{NAMESPACES, write_maps};
-use super::{State, Wanted, failed, wanted};
+use super::AHEAD;
+use super::building::{NAMESPACES, Within, write_maps};
+use super::empty::Empty;
+use super::{Running, State, Wanted, failed, wanted};
+
+const NONE: &str = "there is no such snapshot";
 
 /// The keeper of a snapshot.
 #[derive(Debug)]
 pub(super) struct Held {
     orders: OwnedFd,
     keeper: Pid,
+    /// What such a sandbox is like.
+    kind: Kind,
+    /// The sandbox for the next restore, made ahead.
+    next: Option<Empty>,
 }
 
 impl Held {
-    /// Ends the keeper, and with it what it still holds.
-    pub(super) fn end(self) {
+    /// The init of what was made ahead.
+    pub(super) fn ahead(&self) -> Option<Pid> {
+        self.next.as_ref().map(|empty| empty.pid)
+    }
+
+    /// Ends the keeper, and with it what it still holds; gives back what was made ahead.
+    pub(super) fn end(self) -> Option<Empty> {
         // It may have ended with the snapshot.
         kill_process(self.keeper, Signal::KILL).ok();
         waitpid(Some(self.keeper), WaitOptions::empty()).ok();
+        self.next
     }
 }
 
@@ -78,10 +94,21 @@ impl State {
             None => {
                 let answer = answer.try_clone().step("dup");
                 let Ok(answer) = answer else { sys::exit_now(1) };
-                snapshot::run(&Charge { init: running.made.pid, orders: there, answer, given })
+                snapshot::run(&Charge {
+                    init: running.made.pid,
+                    orders: there,
+                    answer,
+                    given,
+                    tree: &self.tree,
+                    leaf: running.made.leaf.name.clone(),
+                    limits: running.limits,
+                    host: self.uids.host(running.made.slot),
+                })
             }
             Some(keeper) => {
-                running.held = Some(Held { orders, keeper });
+                let kind = Kind { is_snapshot: false, ..running.made.kind };
+                running.held = Some(Held { orders, keeper, kind, next: None });
+                self.short.push(id);
                 Ok(())
             }
         }
@@ -105,42 +132,141 @@ impl State {
     fn build_within(&mut self, id: u64, snapshot: u64, wanted: &Wanted) -> Result<(), String> {
         let spec = &wanted.spec;
         self.check_name(spec)?;
-        let found = self.running.get(&snapshot).filter(|running| running.held.is_some());
-        let within = found.ok_or_else(|| "there is no such snapshot".to_owned())?.made.pid;
-        let mut watch = Stopwatch::start();
-        let (kind, name) = (Kind::of(spec), spec.name.clone());
-        let made = self.make(kind, spec.limits, name, Some(within), Some(watch.clone()));
+        let (kind, mut watch) = (Kind::of(spec), Stopwatch::start());
+        let found = self.running.get_mut(&snapshot).and_then(|running| running.held.as_mut());
+        let held = found.ok_or_else(|| NONE.to_owned())?;
+        held.kind = kind;
+        if held.next.as_ref().is_some_and(|empty| empty.kind != kind) {
+            self.discard_next(snapshot);
+        }
+        let ahead = self.take_next(snapshot);
+        self.short.push(snapshot);
+        if let Some(empty) = ahead
+            && self.begin(id, snapshot, wanted, empty, &mut watch)?
+        {
+            return Ok(());
+        }
+        let name = spec.name.clone();
+        let made = self.make_within(snapshot, kind, spec.limits, name, Some(watch.clone()));
         let empty = made.map_err(|Failure(message)| message)?;
+        match self.begin(id, snapshot, wanted, empty, &mut watch) {
+            Ok(false) => Err("it ended before it was built".to_owned()),
+            begun => begun.map(drop),
+        }
+    }
+
+    /// Tells an empty sandbox whose it is and the keeper what to do; `false` when the sandbox was gone.
+    fn begin(
+        &mut self,
+        id: u64,
+        snapshot: u64,
+        wanted: &Wanted,
+        empty: Empty,
+        watch: &mut Stopwatch,
+    ) -> Result<bool, String> {
         let told = pair().and_then(|(line, there)| {
-            if !self.fit(&empty, wanted, Some(&there), &mut watch)? {
-                return Err(Failure("it ended before it was built".to_owned()));
+            let is_there = self.fit(&empty, wanted, Some(&there), watch)?;
+            if is_there {
+                self.order(snapshot, wanted, &empty, &line)?;
             }
-            let pidfd = pidfd_open(empty.pid, PidfdFlags::empty()).step("open its init")?;
-            let joins = self.tree.joins(&empty.leaf).step("open its cgroups")?;
-            let order = Order {
-                init: empty.pid.as_raw_nonzero().get(),
-                joins: joins.len(),
-                fds: wanted.fds.iter().map(|(_, number)| *number).collect(),
-                identity: spec.identity,
-                host: self.uids.host(empty.slot),
-            };
-            let given = wanted.fds.iter().map(|(fd, _)| fd);
-            let rights = [&line, &pidfd].into_iter().chain(&joins).chain(given);
-            let rights: Vec<BorrowedFd<'_>> = rights.map(AsFd::as_fd).collect();
-            let held = self.running.get(&snapshot).and_then(|running| running.held.as_ref());
-            let held = held.ok_or_else(|| Failure("there is no such snapshot".to_owned()))?;
-            send(held.orders.as_fd(), &order, &rights, SendFlags::DONTWAIT).step("ask the keeper")
+            Ok(is_there)
         });
         match told {
-            Ok(()) => {
+            Ok(true) => {
+                let (leaf, limits) = (empty.leaf.clone(), &wanted.spec.limits);
                 self.run(id, wanted, empty);
-                Ok(())
+                self.weigh(&leaf, limits);
             }
-            Err(Failure(message)) => {
-                self.discard(empty);
-                Err(message)
-            }
+            _ => self.discard(empty),
         }
+        told.map_err(|Failure(message)| message)
+    }
+
+    fn order(
+        &self,
+        snapshot: u64,
+        wanted: &Wanted,
+        empty: &Empty,
+        line: &OwnedFd,
+    ) -> Result<(), Failure> {
+        let pidfd = pidfd_open(empty.pid, PidfdFlags::empty()).step("open its init")?;
+        let ways = self.tree.ways_into(&empty.leaf).step("open its cgroups")?;
+        let order = Order {
+            init: empty.pid.as_raw_nonzero().get(),
+            is_cloned_into: ways.into.is_some(),
+            joins: ways.joins.len(),
+            fds: wanted.fds.iter().map(|(_, number)| *number).collect(),
+            identity: wanted.spec.identity,
+            host: self.uids.host(empty.slot),
+        };
+        let given = wanted.fds.iter().map(|(fd, _)| fd);
+        let rights = [line, &pidfd].into_iter().chain(&ways.into).chain(&ways.joins).chain(given);
+        let rights: Vec<BorrowedFd<'_>> = rights.map(AsFd::as_fd).collect();
+        let held = self.running.get(&snapshot).and_then(|running| running.held.as_ref());
+        let held = held.ok_or_else(|| Failure(NONE.to_owned()))?;
+        send(held.orders.as_fd(), &order, &rights, SendFlags::DONTWAIT).step("ask the keeper")
+    }
+
+    /// Makes an empty sandbox within that of a snapshot.
+    fn make_within(
+        &mut self,
+        snapshot: u64,
+        kind: Kind,
+        limits: Limits,
+        leaf: String,
+        watch: Option<Stopwatch>,
+    ) -> Result<Empty, Failure> {
+        let found = self.running.get(&snapshot).map(|running| &running.made);
+        let found = found.ok_or_else(|| Failure(NONE.to_owned()))?;
+        let above = Above { name: found.leaf.name.clone(), user: self.uids.host(found.slot) };
+        let within = Within { init: found.pid, above };
+        self.make(kind, limits, leaf, Some(within), watch)
+    }
+
+    /// Makes the sandbox for the next restore of a snapshot that has none.
+    pub(super) fn make_next(&mut self) {
+        let Some(snapshot) = self.short.pop() else { return };
+        let Some(running) = self.running.get(&snapshot) else { return };
+        let limits = running.limits;
+        let Some(kind) = running.held.as_ref().filter(|it| it.next.is_none()).map(|it| it.kind)
+        else {
+            return;
+        };
+        let name = self.stock.name();
+        // Who restores the next is told why there is none.
+        let Ok(empty) = self.make_within(snapshot, kind, limits, name, None) else { return };
+        let data = epoll::EventData::new_u64(snapshot | AHEAD);
+        let watched = epoll::add(&self.events, &empty.pidfd, data, epoll::EventFlags::IN);
+        match self.running.get_mut(&snapshot).and_then(|running| running.held.as_mut()) {
+            Some(held) if watched.is_ok() => held.next = Some(empty),
+            _ => self.discard(empty),
+        }
+    }
+
+    /// Takes what was made ahead for a snapshot.
+    fn take_next(&mut self, snapshot: u64) -> Option<Empty> {
+        let empty = self.running.get_mut(&snapshot)?.held.as_mut()?.next.take()?;
+        // It was watched; if it cannot be let go of it is seen once more, as somebody's.
+        epoll::delete(&self.events, &empty.pidfd).ok();
+        Some(empty)
+    }
+
+    /// Ends what was made ahead for a snapshot.
+    pub(super) fn discard_next(&mut self, snapshot: u64) {
+        if let Some(empty) = self.take_next(snapshot) {
+            self.discard(empty);
+        }
+    }
+
+    /// Gives a divided leaf what all those within it should have together.
+    fn weigh(&self, leaf: &LeafName, limits: &Limits) {
+        let Some(above) = &leaf.within else { return };
+        let is_within = |running: &&Running| {
+            running.made.leaf.within.as_ref().is_some_and(|it| it.name == above.name)
+        };
+        let count = self.running.values().filter(is_within).count();
+        // The snapshot may end just now, and then it does not matter.
+        self.tree.weigh(&above.name, limits, count).ok();
     }
 
     /// Clones a process below the user and the process namespace of a sandbox, whose user it is until
@@ -148,6 +274,16 @@ impl State {
     /// back, and a process namespace is below that in which its maker was born. All of them are
     /// children of this process.
     pub(super) fn clone_within(
+        &self,
+        init: Pid,
+        identity: Identity,
+        cgroup: Option<&OwnedFd>,
+    ) -> Result<sys::Forked, Failure> {
+        let cloned = self.send_within(init, identity, cgroup);
+        cloned.inspect_err(|_| self.collect_lost())
+    }
+
+    fn send_within(
         &self,
         init: Pid,
         identity: Identity,
@@ -162,14 +298,17 @@ impl State {
         let (user, process) = (namespace("user")?, namespace("pid")?);
         let (here, there) = pair()?;
         template.enter()?;
-        let forked = sys::fork().step("fork");
-        if let Ok(None) = forked {
-            let gone = go(&user, &process, identity, cgroup);
+        // Born in its cgroup: to move there takes until the kernel's next grace period.
+        let forked = sys::clone_into(0, cgroup.map(AsFd::as_fd)).step("fork");
+        if let Ok(sys::Forked::Child) = forked {
+            let gone = go(&user, &process, identity);
             return Ok(in_between(gone, &there));
         }
         template.leave();
         drop(there);
-        let first = forked?.ok_or_else(|| Failure("fork".to_owned()))?;
+        let sys::Forked::Parent { pid: first, .. } = forked? else {
+            return Err(Failure("fork".to_owned()));
+        };
         let wait = |pid| waitpid(Some(pid), WaitOptions::empty()).step("wait for the clone");
         wait(first)?;
         // Either may have come first.
@@ -233,19 +372,7 @@ impl State {
 }
 
 /// Moves this process to where the next one is to be born.
-fn go(
-    user: &OwnedFd,
-    process: &OwnedFd,
-    identity: Identity,
-    cgroup: Option<&OwnedFd>,
-) -> Result<(), Failure> {
-    if let Some(cgroup) = cgroup {
-        // As root still: its children are born where it is.
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        openat(cgroup, "cgroup.procs", flags, Mode::empty())
-            .and_then(|file| rustix::io::write(file, b"0"))
-            .step("join a cgroup")?;
-    }
+fn go(user: &OwnedFd, process: &OwnedFd, identity: Identity) -> Result<(), Failure> {
     let enter = |fd: &OwnedFd, kind| move_into_link_name_space(fd.as_fd(), Some(kind));
     enter(process, LinkNameSpaceType::ProcessID).step("enter the process namespace")?;
     enter(user, LinkNameSpaceType::User).step("enter the user namespace")?;

@@ -12,7 +12,7 @@ use crate::wire::{Verdict, send};
 pub(crate) use order::{Charge, Order};
 
 /// Says that there is no snapshot.
-pub(crate) fn run(charge: &Charge) -> ! {
+pub(crate) fn run(charge: &Charge<'_>) -> ! {
     let why = "snapshots need an x86-64 processor".to_owned();
     send(charge.answer.as_fd(), &Verdict::Unfit { why }, &[], SendFlags::DONTWAIT).ok();
     sys::exit_now(0)

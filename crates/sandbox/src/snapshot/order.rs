@@ -5,14 +5,17 @@ use std::os::fd::{OwnedFd, RawFd};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::Identity;
+use crate::cgroup::Tree;
+use crate::{Identity, Limits};
 
 /// What the launcher tells a keeper; descriptors: the line to the init of the other sandbox, its
-/// pidfd, `joins` files of its cgroups, what the program gets.
+/// pidfd, the directory of its cgroup of v2, `joins` files of its others, what the program gets.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Order {
     /// The init of the other sandbox.
     pub(crate) init: i32,
+    /// Whether there is a cgroup of v2.
+    pub(crate) is_cloned_into: bool,
     pub(crate) joins: usize,
     pub(crate) fds: Vec<RawFd>,
     pub(crate) identity: Identity,
@@ -22,7 +25,7 @@ pub(crate) struct Order {
 
 /// What a keeper is started with.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub(crate) struct Charge<'a> {
     pub(crate) init: Pid,
     /// [`Order`]s come from it; ends with the launcher.
     pub(crate) orders: OwnedFd,
@@ -30,4 +33,10 @@ pub(crate) struct Charge {
     pub(crate) answer: OwnedFd,
     /// Descriptors that the snapshot may have, as it was given them.
     pub(crate) given: Vec<RawFd>,
+    /// Its cgroup is divided, for those that it is forked into.
+    pub(crate) tree: &'a Tree,
+    pub(crate) leaf: String,
+    pub(crate) limits: Limits,
+    /// Its user, as the host knows it.
+    pub(crate) host: u32,
 }

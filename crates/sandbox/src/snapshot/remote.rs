@@ -1,7 +1,7 @@
 //! System calls that the keeper makes in a process that it holds, by setting its registers and letting
-//! it make one step. See ptrace(2), `PTRACE_SINGLESTEP`.
+//! it make one step, or go through a table of calls. See ptrace(2), `PTRACE_SINGLESTEP`.
 //!
-//! The instruction and the memory for arguments lie in the process. They are checked, or written, each
+//! The instructions and the memory for arguments lie in the process. They are checked, or written, each
 //! time: whatever hostile code has left there is not relied on, and cannot change while it stands.
 
 use std::fs::File;
@@ -15,15 +15,24 @@ use rustix::process::{
 };
 
 use crate::step::{Failure, Step};
-use crate::sys::trace::{self, Registers, Stop};
+use crate::sys::trace::{self, Registers, Sequences, Stop};
 use crate::wire::send_bytes;
 
 use super::Argument;
+use super::batch::{Batch, ENTRY, LOOP, outcome};
 
 /// `syscall`.
 const INSTRUCTION: [u8; 2] = [0x0f, 0x05];
-/// Bytes for arguments: the first half for what is pointed to from the second.
-const SCRATCH: u64 = 8192;
+/// Bytes of the room that is made in a process: instructions, what calls point to, and their table.
+const ROOM: u64 = 6 * PAGE;
+const PAGE: u64 = 4096;
+/// Where what calls point to begins, and the table.
+const DATA: u64 = PAGE;
+const TABLE: u64 = 3 * PAGE;
+/// See clone(2); libc has it as a number of another type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `sigaltstack` of a process without another stack for signals.
+const NO_STACK: u32 = 2;
 /// Steps after which a call must be done, where each signal that waits takes one.
 const STEPS: usize = 256;
 
@@ -34,10 +43,20 @@ pub(super) struct Base {
     registers: Registers,
     /// Where the instruction is.
     instruction: u64,
-    /// Where there is room for arguments.
-    scratch: u64,
+    /// Where there is room for instructions and arguments.
+    room: u64,
     /// Where libc keeps the id of the only thread.
     thread_id: u64,
+    /// What the kernel forgets in a process that shares its memory, and so in the children of one.
+    forgotten: Forgotten,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Forgotten {
+    /// Where restartable sequences are registered, see `rseq(2)`.
+    sequences: Option<Sequences>,
+    /// `stack_t` of the stack for signals: address, flags, size.
+    stack: [u64; 3],
 }
 
 /// A process that stands.
@@ -55,22 +74,32 @@ pub(super) fn is_reading(registers: &Registers) -> bool {
 }
 
 impl Remote {
-    /// The snapshot itself, with room for arguments made in it.
+    /// The snapshot itself, with room for instructions and arguments made in it.
     pub(super) fn of_snapshot(pid: Pid, registers: Registers) -> Result<Self, Failure> {
         let memory = open_memory(pid).step("open its memory")?;
         let instruction = find_instruction(pid, &memory).step("find an instruction")?;
-        let base = Base { registers, instruction, scratch: 0, thread_id: 0 };
+        let forgotten = Forgotten::default();
+        let base = Base { registers, instruction, room: 0, thread_id: 0, forgotten };
         let mut snapshot = Self { pid, memory, base };
         let (access, kind) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        let arguments = [0, SCRATCH, access.arg(), kind.arg(), (-1).arg(), 0];
-        snapshot.base.scratch =
-            snapshot.call(libc::SYS_mmap, &arguments).step("make room in it")?;
-        let arguments = [libc::PR_GET_TID_ADDRESS.arg(), snapshot.base.scratch];
-        snapshot.call(libc::SYS_prctl, &arguments).step("ask where its id is")?;
-        let mut address = [0; 8];
-        snapshot.memory.read_exact_at(&mut address, snapshot.base.scratch).step("read its id")?;
-        snapshot.base.thread_id = u64::from_ne_bytes(address);
+        let arguments = [0, ROOM, access.arg(), kind.arg(), (-1).arg(), 0];
+        let room = snapshot.call(libc::SYS_mmap, &arguments).step("make room in it")?;
+        snapshot.base.room = room;
+        snapshot.memory.write_all_at(&LOOP, room).step("write instructions")?;
+        let access = libc::PROT_READ | libc::PROT_EXEC;
+        snapshot.call(libc::SYS_mprotect, &[room, PAGE, access.arg()]).step("make them run")?;
+        let mut asked = Batch::of(&snapshot);
+        let (address, stack) = (asked.words(&[0]), asked.words(&[0; 3]));
+        let arguments = [libc::PR_GET_TID_ADDRESS.arg(), address];
+        asked.call(libc::SYS_prctl, &arguments, "ask where its id is");
+        asked.call(libc::SYS_sigaltstack, &[0, stack], "ask for its stack for signals");
+        asked.run()?;
+        let [thread_id] = snapshot.words(address).step("read where its id is")?;
+        let sequences = trace::sequences(pid).step("ask for restartable sequences")?;
+        let stack = snapshot.words(stack).step("read its stack for signals")?;
+        snapshot.base.thread_id = thread_id;
+        snapshot.base.forgotten = Forgotten { sequences, stack };
         Ok(snapshot)
     }
 
@@ -83,18 +112,36 @@ impl Remote {
         self.stepped(number, arguments).map(|(result, _)| result)
     }
 
-    /// Lets it fork; the child stands before its first instruction. It becomes a brother, or a child
-    /// that knows its own id as libc's fork has it.
-    pub(super) fn clone_child(&self, brother: bool, is_last: bool) -> io::Result<Self> {
-        let mut flags = libc::SIGCHLD;
-        if brother {
-            flags |= libc::CLONE_PARENT;
-        }
-        if is_last {
-            flags |= libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-        }
-        let arguments = [flags.arg(), 0, 0, self.base.thread_id, 0];
-        let (_, child) = self.stepped(libc::SYS_clone, &arguments)?;
+    /// Lets it make a brother that stands and shares its memory.
+    pub(super) fn clone_brother(&self) -> io::Result<Self> {
+        self.clone_with(libc::CLONE_VM | libc::CLONE_PARENT, None)
+    }
+
+    /// Lets it make a child that stands and shares its memory, in a cgroup that it has open.
+    pub(super) fn clone_sharing_into(&self, cgroup: Option<RawFd>) -> io::Result<Self> {
+        self.clone_with(libc::CLONE_VM, cgroup)
+    }
+
+    /// Lets it fork; the child stands before its first instruction, and knows its own id as libc's fork
+    /// has it.
+    pub(super) fn fork(&self) -> io::Result<Self> {
+        self.clone_with(libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID, None)
+    }
+
+    fn clone_with(&self, flags: i32, cgroup: Option<RawFd>) -> io::Result<Self> {
+        let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+        // `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size,
+        // tls, set_tid, set_tid_size, cgroup.
+        let mut arguments = [0; 11];
+        arguments[0] = flags.arg() | into;
+        arguments[2] = self.base.thread_id;
+        // A brother ends as the one whose brother it is.
+        let is_brother = flags & libc::CLONE_PARENT != 0;
+        arguments[4] = if is_brother { 0 } else { libc::SIGCHLD.arg() };
+        arguments[10] = cgroup.map_or(0, Argument::arg);
+        let bytes: Vec<u8> = arguments.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.memory.write_all_at(&bytes, self.data_at(0))?;
+        let (_, child) = self.stepped(libc::SYS_clone3, &[self.data_at(0), bytes.len() as u64])?;
         let pid = child.ok_or(io::ErrorKind::InvalidData)?;
         let made = trace::wait_for_stop(pid)
             .and_then(|_| Ok(Self { pid, memory: open_memory(pid)?, base: self.base }));
@@ -102,62 +149,113 @@ impl Remote {
     }
 
     /// Closes all of its descriptors and passes others; returns their numbers in it.
-    pub(super) fn receive(&self, fds: &[OwnedFd]) -> io::Result<Vec<RawFd>> {
-        self.call(libc::SYS_close_range, &[0, u64::from(u32::MAX), 0])?;
-        let pair = self.base.scratch;
+    pub(super) fn receive(&self, fds: &[OwnedFd]) -> Result<Vec<RawFd>, Failure> {
+        let mut before = Batch::of(self);
+        before.call(libc::SYS_close_range, &[0, u64::from(u32::MAX), 0], "close descriptors");
+        let pair = before.words(&[0]);
         let kind = [libc::AF_UNIX.arg(), libc::SOCK_SEQPACKET.arg(), 0, pair];
-        self.call(libc::SYS_socketpair, &kind)?;
-        let pidfd = pidfd_open(self.pid, PidfdFlags::empty())?;
+        before.call(libc::SYS_socketpair, &kind, "socketpair");
+        before.run()?;
+        let pidfd = pidfd_open(self.pid, PidfdFlags::empty()).step("open the process")?;
         // Nothing else is open there, so they are the first two.
-        let ours = pidfd_getfd(&pidfd, 1, PidfdGetfdFlags::empty())?;
+        let ours = pidfd_getfd(&pidfd, 1, PidfdGetfdFlags::empty()).step("take its socket")?;
         let rights: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        send_bytes(ours.as_fd(), b"x", &rights, SendFlags::DONTWAIT)?;
+        send_bytes(ours.as_fd(), b"x", &rights, SendFlags::DONTWAIT).step("pass descriptors")?;
         drop(ours);
         self.receive_message(fds.len())?;
-        self.call(libc::SYS_close, &[0])?;
-        self.call(libc::SYS_close, &[1])?;
-        let first: RawFd = 2;
-        (0..fds.len()).map(|at| Ok(first + i32::try_from(at).map_err(io::Error::other)?)).collect()
+        (2..).take(fds.len()).map(Ok).collect()
     }
 
-    /// `recvmsg` of one byte with `count` descriptors.
-    fn receive_message(&self, count: usize) -> io::Result<()> {
-        let (scratch, control) = (self.base.scratch, self.base.scratch + 1024);
-        let room = 16 + 4 * count as u64;
+    /// `recvmsg` of one byte with `count` descriptors, and the end of the socket.
+    fn receive_message(&self, count: usize) -> Result<(), Failure> {
+        let room = 16 + 4 * count;
+        let mut message = Batch::of(self);
+        let (byte, control) = (message.words(&[0]), message.data(&vec![0; room]));
         // `struct iovec` and `struct msghdr`.
-        let words = [scratch + 512, 1];
-        self.put(scratch + 256, &words)?;
-        self.put(scratch, &[0, 0, scratch + 256, 1, control, room, 0])?;
-        self.call(libc::SYS_recvmsg, &[0, scratch, libc::MSG_DONTWAIT.arg()])?;
-        let mut head = [0; 8];
-        self.memory.read_exact_at(&mut head, control)?;
-        if u64::from_ne_bytes(head) == room {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::InvalidData.into())
+        let vector = message.words(&[byte, 1]);
+        let header = message.words(&[0, 0, vector, 1, control, room as u64, 0]);
+        let arguments = [0, header, libc::MSG_DONTWAIT.arg()];
+        message.call(libc::SYS_recvmsg, &arguments, "receive descriptors");
+        message.call(libc::SYS_close, &[0], "close a socket");
+        message.call(libc::SYS_close, &[1], "close a socket");
+        message.run()?;
+        match self.words(control).step("count descriptors")? {
+            [length] if length == room as u64 => Ok(()),
+            _ => Err(super::few()),
         }
     }
 
-    /// Writes to one of its descriptors.
-    pub(super) fn write(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()> {
-        let at = self.text(bytes)?;
-        self.call(libc::SYS_write, &[fd.arg(), at, bytes.len() as u64]).map(drop)
+    /// Adds what makes the kernel know again what it has forgotten.
+    pub(super) fn remind(&self, calls: &mut Batch<'_>) {
+        let Forgotten { sequences, stack } = self.base.forgotten;
+        if let Some(Sequences { address, bytes, signature }) = sequences {
+            let arguments = [address, bytes.into(), 0, signature.into()];
+            calls.call(libc::SYS_rseq, &arguments, "register restartable sequences");
+        }
+        // The flags are an `int` before four bytes of nothing.
+        if stack[1] & u64::from(u32::MAX) != u64::from(NO_STACK) {
+            let at = calls.words(&stack);
+            calls.call(libc::SYS_sigaltstack, &[at, 0], "set the stack for signals");
+        }
     }
 
-    /// Puts bytes where a call finds them.
-    pub(super) fn text(&self, bytes: &[u8]) -> io::Result<u64> {
-        self.memory.write_all_at(bytes, self.base.scratch)?;
-        Ok(self.base.scratch)
+    /// Where something lies that is put before the calls of a batch.
+    pub(super) fn data_at(&self, offset: usize) -> u64 {
+        self.base.room + DATA + offset as u64
     }
 
-    fn put(&self, at: u64, words: &[u64]) -> io::Result<()> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.memory.write_all_at(&bytes, at)
+    fn words<const N: usize>(&self, at: u64) -> io::Result<[u64; N]> {
+        let mut words = [0; N];
+        for (word, at) in words.iter_mut().zip((at..).step_by(8)) {
+            let mut bytes = [0; 8];
+            self.memory.read_exact_at(&mut bytes, at)?;
+            *word = u64::from_ne_bytes(bytes);
+        }
+        Ok(words)
+    }
+
+    /// Makes all calls of a table; returns what each has left in `rax`.
+    pub(super) fn go_through(&self, data: &[u8], table: &[u8]) -> io::Result<Vec<u64>> {
+        let Base { mut registers, room, .. } = self.base;
+        if data.len() as u64 > TABLE - DATA || table.len() as u64 > ROOM - TABLE {
+            return Err(io::ErrorKind::ArgumentListTooLong.into());
+        }
+        let mut there = [0; LOOP.len()];
+        self.memory.read_exact_at(&mut there, room)?;
+        if there != LOOP {
+            return Err(io::Error::other("its instructions have changed"));
+        }
+        self.memory.write_all_at(data, room + DATA)?;
+        self.memory.write_all_at(table, room + TABLE)?;
+        registers.rip = room;
+        registers.orig_rax = u64::MAX;
+        registers.rbx = room + TABLE;
+        registers.r12 = room + TABLE + table.len() as u64;
+        trace::set_registers(self.pid, &registers)?;
+        self.until_trap()?;
+        if trace::registers(self.pid)?.rip != room + LOOP.len() as u64 {
+            return Err(io::Error::other("it did something else"));
+        }
+        let mut results = vec![0; table.len()];
+        self.memory.read_exact_at(&mut results, room + TABLE)?;
+        let (words, _) = results.as_chunks::<8>();
+        Ok(words.iter().step_by(ENTRY / 8).map(|word| u64::from_ne_bytes(*word)).collect())
+    }
+
+    fn until_trap(&self) -> io::Result<()> {
+        for _ in 0..STEPS {
+            trace::resume(self.pid)?;
+            match trace::wait_for_stop(self.pid)? {
+                Stop::Stepped => return Ok(()),
+                Stop::Forked | Stop::Told | Stop::Signal => {}
+            }
+        }
+        Err(io::Error::other("it does not come to an end"))
     }
 
     /// Lets it go on from where the snapshot was stopped: it reads.
     pub(super) fn go_on(&self) -> io::Result<()> {
-        self.call(libc::SYS_munmap, &[self.base.scratch, SCRATCH])?;
+        self.call(libc::SYS_munmap, &[self.base.room, ROOM])?;
         let mut registers = self.base.registers;
         registers.rip = registers.rip.wrapping_sub(INSTRUCTION.len() as u64);
         registers.rax = registers.orig_rax;
@@ -207,12 +305,7 @@ impl Remote {
         if registers.rip != self.base.instruction + INSTRUCTION.len() as u64 {
             return Err(io::Error::other("it did something else"));
         }
-        let result = registers.rax.cast_signed();
-        if (-4095..0).contains(&result) {
-            let error = i32::try_from(-result).unwrap_or(libc::EIO);
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        Ok((registers.rax, child))
+        Ok((outcome(registers.rax)?, child))
     }
 }
 

@@ -77,6 +77,30 @@ pub(crate) fn set_registers(pid: Pid, registers: &Registers) -> io::Result<()> {
     request(libc::PTRACE_SETREGS, pid, 0, std::ptr::from_ref(registers).addr())
 }
 
+/// Where a thread's restartable sequences are registered, see `PTRACE_GET_RSEQ_CONFIGURATION`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sequences {
+    pub(crate) address: u64,
+    pub(crate) bytes: u32,
+    pub(crate) signature: u32,
+}
+
+/// Asks for what a stopped process has registered, if anything: the kernel may know of no such thing.
+pub(crate) fn sequences(pid: Pid) -> io::Result<Option<Sequences>> {
+    // JUSTIFICATION: a C structure of integers that has no constructor.
+    // SAFETY: all bits zero is a valid value of it.
+    let mut found: libc::ptrace_rseq_configuration = unsafe { std::mem::zeroed() };
+    let (size, at) = (size_of_val(&found), (&raw mut found).addr());
+    match request(libc::PTRACE_GET_RSEQ_CONFIGURATION, pid, size, at) {
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(None),
+        asked => {
+            asked?;
+            let (address, bytes) = (found.rseq_abi_pointer, found.rseq_abi_size);
+            Ok((address != 0).then_some(Sequences { address, bytes, signature: found.signature }))
+        }
+    }
+}
+
 /// The process that a process has just forked.
 pub(crate) fn child(pid: Pid) -> io::Result<Pid> {
     let mut message: libc::c_ulong = 0;

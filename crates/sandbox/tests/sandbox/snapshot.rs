@@ -154,6 +154,26 @@ fn a_restored_program_is_confined_as_one_that_was_started() {
     assert_eq!(restored.says(CONFINEMENT), started.says(CONFINEMENT));
 }
 
+/// Whether a stack for signals is set, and what the kernel says to who registers restartable sequences
+/// (`EBUSY`: there are some) where libc has its own.
+const KERNEL_KNOWS: &str = "(s := (ctypes.c_size_t * 3)()) and libc.sigaltstack(None, s), s[1] & 3, \
+    libc.syscall(334, ctypes.c_void_p(libc.pthread_self() + \
+    ctypes.c_ssize_t.in_dll(libc, '__rseq_offset').value), 32, 0, 0x53053053), ctypes.get_errno()";
+
+#[test]
+fn a_restored_program_has_what_the_kernel_knew_of_the_snapshot() {
+    let Some(launcher) = able() else { return };
+    let init = "import ctypes, faulthandler; faulthandler.enable(); libc = ctypes.CDLL(None, use_errno=True); \
+                libc.pthread_self.restype = ctypes.c_void_p";
+    let mut started = begin(&python(init), |spec, fds| launcher.spawn(spec, fds));
+    ready(&started.sandbox);
+    assert_eq!(started.line(), "initialised");
+    let snapshot = held(&launcher, init);
+    let known = started.says(KERNEL_KNOWS);
+    assert!(known.starts_with("(0, 0, -1, "), "{known}");
+    assert_eq!(restore(&launcher, &snapshot).says(KERNEL_KNOWS), known);
+}
+
 /// What a program tries to do to others, and what it must hear.
 const ATTACKS: [(&str, &str); 12] = [
     ("open('/tmp/own', 'w').write('x')", "1"),
