@@ -147,7 +147,7 @@ def test_forged_frames_end_at_the_invocation_that_sent_them(functions, neighbour
         "def handler(event, context):\n"
         f"    if event == 'forge': os.write(3, {forged})\n"
         "    return event\n",
-        Timeout=slowly(1),
+        Timeout=slowly(3),
     )
     functions.invoke(name, "forge")
     # Whatever was left over is told as broken, never as the answer to somebody else's event.

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from exhaustion_table import EXHAUSTIONS, HELPERS, MEMORY, NODE_HELPERS, USUAL
-from harness import REPOSITORY, Functions, node_runtime, resident_mb
+from harness import REPOSITORY, Functions, node_runtime, resident_mb, slowly
 from test_attacks import Latency, hostile, neighbour  # noqa: F401 (fixtures)
 
 DOCUMENT = REPOSITORY / "docs/exhaustions.md"
@@ -169,7 +169,7 @@ def handler(event, context):
 def test_what_sockets_hold_is_bounded_by_the_memory_of_the_function(functions, hostile, lacking):  # noqa: F811
     if "cgroup-memory" in lacking:
         pytest.skip("skipped: nothing bounds memory on this host, see `lacewing doctor`")
-    name = hostile(SOCKETS, Timeout=10)
+    name = hostile(SOCKETS, Timeout=slowly(10))
     answer = functions.invoke(name)
     assert answer.error == "Unhandled" or answer.payload <= 160, answer.raw
 

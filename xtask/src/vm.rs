@@ -40,6 +40,16 @@ pub(crate) struct Args {
     /// Of the end-to-end suites only these files, as `limits,attacks`.
     #[arg(long, value_delimiter = ',')]
     files: Vec<String>,
+    /// How many times longer than on a real processor everything may take; more on a busy host.
+    #[arg(long, default_value_t = suites::SLOWNESS, value_parser = clap::value_parser!(u32).range(1..=15))]
+    slowness: u32,
+}
+
+impl Args {
+    /// A bound for a suite on this host, of one that is right for the usual slowness.
+    fn at_most(&self, seconds: u64) -> u64 {
+        (seconds * u64::from(self.slowness)).div_ceil(u64::from(suites::SLOWNESS))
+    }
 }
 
 /// Builds everything, runs the suites in the machine and tells how they ended.

@@ -32,7 +32,7 @@ pub(super) const LEFT_OUT: [(&str, &str); 3] = [
 /// End-to-end files that need nothing but interpreters and boto3, and on which kinds of hosts they run:
 /// with systemd those of which the group is part that a sandbox is in, without Landlock those that it
 /// has a part in.
-const END_TO_END: [(&str, &[Kind]); 16] = [
+const END_TO_END: [(&str, &[Kind]); 17] = [
     ("environment", &[Kind::Plain]),
     ("custom_runtimes", &[Kind::Plain]),
     ("blanks", &[Kind::Plain]),
@@ -41,6 +41,7 @@ const END_TO_END: [(&str, &[Kind]); 16] = [
     ("pasta", &[Kind::Plain]),
     ("processor", &[Kind::Plain]),
     ("retirement", &[Kind::Plain]),
+    ("snapstart", &[Kind::Plain]),
     ("ordinary_user", &[Kind::Plain, Kind::NoLandlock]),
     ("isolation", &[Kind::Plain, Kind::NoLandlock]),
     ("privileges", &[Kind::Plain, Kind::NoLandlock]),
@@ -51,8 +52,8 @@ const END_TO_END: [(&str, &[Kind]); 16] = [
     ("exhaustion", &[Kind::Plain, Kind::Systemd]),
 ];
 
-/// How much longer than on a real processor something may take.
-const SLOWNESS: u32 = 4;
+/// How much longer than on a real processor something may take, if nobody says otherwise.
+pub(super) const SLOWNESS: u32 = 4;
 
 /// How many Instances of a runtime of its own `test_retirement` starts and ends.
 const STARTS: u32 = 100;
@@ -127,6 +128,7 @@ pub(super) fn all(programs: &[(String, PathBuf)], args: &Args) -> Result<Vec<Sui
     let mut suites = Vec::new();
     for (kind, user) in Kind::ALL.into_iter().flat_map(|kind| USERS.map(|user| (kind, user))) {
         let mut add = |name: &str, seconds, command: String| {
+            let seconds = args.at_most(seconds);
             suites.push(Suite { kind, user, name: name.to_owned(), seconds, command });
         };
         let is_without = match kind {
@@ -135,11 +137,11 @@ pub(super) fn all(programs: &[(String, PathBuf)], args: &Args) -> Result<Vec<Sui
         };
         add("doctor", 90, format!("{} doctor --here{is_without}", super::path(&binary)?));
         let threads = format!("--test-threads=2 --show-output --color=never --skip {DIVIDED}");
-        let environment = format!("LACEWING_NO_SKIP=1 LACEWING_SLOWNESS={SLOWNESS}");
+        let environment = format!("LACEWING_NO_SKIP=1 LACEWING_SLOWNESS={}", args.slowness);
         add("sandbox", 3600, format!("{environment} {sandbox} {threads}"));
         let files: Vec<&str> = files(kind, &args.files).collect();
         if !files.is_empty() {
-            let command = pytest(&files, args.tests.as_deref(), &binary)?;
+            let command = pytest(&files, args, &binary)?;
             add("functions", 1200 * files.len() as u64, command);
         }
     }
@@ -159,15 +161,16 @@ pub(super) fn time(suites: &[Suite]) -> Duration {
 }
 
 /// All files in one run, with one server for all: a start of either takes half a minute here.
-fn pytest(files: &[&str], tests: Option<&str>, binary: &Path) -> Result<String> {
+fn pytest(files: &[&str], args: &Args, binary: &Path) -> Result<String> {
     let python = std::fs::canonicalize(cache()?.join("venv"))?.join("bin/python");
-    let chosen = tests.map(|tests| format!("-k '{tests}' ")).unwrap_or_default();
+    let chosen = args.tests.as_ref().map(|tests| format!("-k '{tests}' ")).unwrap_or_default();
+    let slowness = args.slowness;
     let left_out = LEFT_OUT.iter().filter(|(name, _)| name.contains(".py::"));
     let left_out: String = left_out.map(|(name, _)| format!(" '--deselect={name}'")).collect();
     let files: Vec<String> = files.iter().map(|name| format!("tests/e2e/test_{name}.py")).collect();
     Ok(format!(
         "cd {} && LACEWING_BIN={} LACEWING_CACHE={} LACEWING_TARGET={} LACEWING_PROBE=/vm/probe \
-         LACEWING_SLOWNESS={SLOWNESS} LACEWING_STARTS={STARTS} PYTHONDONTWRITEBYTECODE=1 {} -m pytest -p no:cacheprovider -v -rA \
+         LACEWING_SLOWNESS={slowness} LACEWING_STARTS={STARTS} PYTHONDONTWRITEBYTECODE=1 {} -m pytest -p no:cacheprovider -v -rA \
          --color=no --durations=20 {chosen}{}{left_out}",
         super::path(&root())?,
         super::path(binary)?,
