@@ -137,7 +137,7 @@ def test_events_that_wait_are_bounded_and_counted_over_a_crash(bounded):
             for number in range(10):
                 assert own.invoke(neighbour, number).payload == number
             for done in floods:
-                done.result(120)
+                done.result(slowly(120))
         # 41 events of 200 kB fill 8 MB; small ones fill the rest of 300.
         assert 30 <= len(accepted) <= 42 if payload != 1 else len(accepted) == 300
     assert stored_mb(server) - before < 3 * 8 + 40
@@ -195,7 +195,7 @@ def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
             assert own.invoke(neighbour, numbers[-1]).error is None
             time.sleep(0.05)
         over.set()
-        watching.result(60)
+        watching.result(slowly(60))
     assert [done.result().error for done in floods] == [None, None], "half a gigabyte of output"
     # The logs, and the write-ahead log, which is folded into the database every 16 MB or so.
     assert max(sizes) - before < 16 + 80, max(sizes)
@@ -228,6 +228,6 @@ def test_one_function_cannot_take_all_instances(bounded):
         for name in neighbours:
             assert own.invoke(name, 7).payload == 7
         assert info(server)["instances"]["waiting"] > 0, "the neighbours did not wait for the end of it"
-        served = {call.result(120).payload for call in calls}
+        served = {call.result(slowly(120)).payload for call in calls}
     assert len(served) <= 2
     assert server.stop() == 0
