@@ -32,7 +32,7 @@ use crate::scratch::Scratch;
 use crate::seccomp::Program;
 use crate::sources::Sources;
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive, send};
-use crate::{Cpu, CpuQuota, LauncherOptions, Limits, Spec, cgroup};
+use crate::{Cpu, CpuQuota, LauncherOptions, Spec, cgroup};
 
 use building::Wanted;
 use empty::{Empty, Stock};
@@ -112,7 +112,6 @@ struct Running {
     /// Whether it can still be furnished.
     is_blank: bool,
     made: Empty,
-    limits: Limits,
     /// Descriptors of its program, if that is to be held.
     given: Option<Vec<RawFd>>,
     held: Option<Held>,

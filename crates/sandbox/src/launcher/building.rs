@@ -53,8 +53,8 @@ impl State {
             // One of these is seldom wanted a second time.
             self.stock.note(kind, spec.limits);
         }
-        while let Some(empty) = self.stock.take(kind) {
-            let fitted = self.fit(&empty, wanted, None, &mut watch);
+        while let Some(mut empty) = self.stock.take(kind) {
+            let fitted = self.fit(&mut empty, wanted, None, &mut watch);
             match fitted.map_err(|Failure(message)| message) {
                 Ok(true) => {
                     self.run(id, wanted, empty);
@@ -69,8 +69,8 @@ impl State {
             }
         }
         let made = self.make(kind, spec.limits, spec.name.clone(), None, Some(watch.clone()));
-        let empty = made.map_err(|Failure(message)| message)?;
-        match self.fit(&empty, wanted, None, &mut watch) {
+        let mut empty = made.map_err(|Failure(message)| message)?;
+        match self.fit(&mut empty, wanted, None, &mut watch) {
             Ok(true) => self.run(id, wanted, empty),
             fitted => {
                 self.discard(empty);
@@ -103,7 +103,6 @@ impl State {
             is_blank: spec.is_blank,
             made: empty,
             given: spec.is_snapshot.then(given),
-            limits: spec.limits,
             held: None,
         };
         self.running.insert(id, running);
@@ -218,7 +217,7 @@ impl State {
     /// a snapshot, and so does what that gets.
     pub(super) fn fit(
         &self,
-        empty: &Empty,
+        empty: &mut Empty,
         wanted: &Wanted,
         line: Option<&OwnedFd>,
         watch: &mut Stopwatch,
@@ -228,6 +227,7 @@ impl State {
         let bounds = root::bounds(&self.sources, &spec.mounts)?;
         watch.lap(Part::Mounts);
         self.tree.limit(&empty.leaf, &empty.limits, &spec.limits).step("set limits")?;
+        empty.limits = spec.limits;
         if let Some(quota) = self.quota(spec.limits.cpu_quota) {
             self.tree.set_quota(&empty.leaf, Some(quota)).step("set the quota")?;
         }

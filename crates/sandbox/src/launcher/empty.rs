@@ -18,7 +18,7 @@ const KINDS: usize = 3;
 #[derive(Debug)]
 pub(super) struct Empty {
     pub(super) kind: Kind,
-    /// What its cgroup was made with.
+    /// What its cgroup has; a blank sandbox's differ from those that it was made with.
     pub(super) limits: Limits,
     pub(super) leaf: LeafName,
     pub(super) pid: Pid,

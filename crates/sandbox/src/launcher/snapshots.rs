@@ -101,7 +101,7 @@ impl State {
                     given,
                     tree: &self.tree,
                     leaf: running.made.leaf.name.clone(),
-                    limits: running.limits,
+                    limits: running.made.limits,
                     host: self.uids.host(running.made.slot),
                 })
             }
@@ -161,11 +161,11 @@ impl State {
         id: u64,
         snapshot: u64,
         wanted: &Wanted,
-        empty: Empty,
+        mut empty: Empty,
         watch: &mut Stopwatch,
     ) -> Result<bool, String> {
         let told = pair().and_then(|(line, there)| {
-            let is_there = self.fit(&empty, wanted, Some(&there), watch)?;
+            let is_there = self.fit(&mut empty, wanted, Some(&there), watch)?;
             if is_there {
                 self.order(snapshot, wanted, &empty, &line)?;
             }
@@ -227,7 +227,7 @@ impl State {
     pub(super) fn make_next(&mut self) {
         let Some(snapshot) = self.short.pop() else { return };
         let Some(running) = self.running.get(&snapshot) else { return };
-        let limits = running.limits;
+        let limits = running.made.limits;
         let Some(kind) = running.held.as_ref().filter(|it| it.next.is_none()).map(|it| it.kind)
         else {
             return;

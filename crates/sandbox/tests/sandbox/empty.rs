@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 
 use lacewing_sandbox::{
-    CpuQuota, Event, Launcher, LauncherOptions, Limits, Part, Sandbox, Spec, TmpFs,
+    CpuQuota, Event, Furnishing, Launcher, LauncherOptions, Limits, Part, Sandbox, Spec, TmpFs,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -89,6 +89,34 @@ fn it_looks_like_one_that_was_made_for_its_program() {
     };
     assert_eq!(same(&text(output)), same(&direct));
     assert!(matches!(finish(&sandbox).0[..], [Event::Exited { code: 0 }]));
+}
+
+#[test]
+fn a_blank_one_gets_the_limits_of_its_function_also_if_it_was_made_with_them() {
+    let waits = with(1);
+    let Some(launcher) = launcher_with(&waits) else { return };
+    assert_eq!(run(&launcher, &shell("exit 0")).code(), Some(0));
+    eventually("one waits", || waiting(&waits).len() == 1);
+    let leaf = waiting(&waits).pop_first().unwrap();
+    let limits = || {
+        let mut found = limits_of(&waits, &leaf);
+        found.retain(|name, _| name.starts_with("memory") || name.starts_with("pids"));
+        found
+    };
+    let made_with = limits();
+    let mut blank = shell("sleep 600");
+    blank.is_blank = true;
+    (blank.limits.memory_bytes, blank.limits.pids) = (1024 * MIB, 1024);
+    let (sandbox, _output) = start(&launcher, &blank);
+    ready(&sandbox);
+    assert!(was_ahead(&sandbox));
+    assert!(made_with.is_empty() || limits() != made_with, "as wide as for any function");
+    let furnishing = Furnishing { mounts: Vec::new(), limits: shell("").limits };
+    sandbox.furnish(furnishing).unwrap();
+    assert!(matches!(next(&sandbox), Event::Furnished));
+    assert_eq!(limits(), made_with);
+    sandbox.kill();
+    finish(&sandbox);
 }
 
 #[test]
