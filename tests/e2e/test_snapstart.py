@@ -149,16 +149,53 @@ def handler(event, context):
     assert status(own, name) == "On"
 
 
-def test_a_hook_that_fails_is_an_error_of_the_function(own):
-    source = """
+UNRESTORED = {
+    "raises": (
+        "raise ValueError('not today')",
+        "SnapStartException", 400, "The afterRestore() runtime hook encountered an error. For more information, "
+        "check the Amazon CloudWatch logs.", r"ms\tStatus: error\tError Type: ValueError",
+    ),
+    "ends the process": (
+        "import os; os._exit(3)",
+        "SnapStartException", 400, "The afterRestore() runtime hook encountered an error. For more information, "
+        "check the Amazon CloudWatch logs.", r"ms\tStatus: error\tError Type: Runtime.ExitError",
+    ),
+    "takes too long": (
+        "import time; time.sleep(999)",
+        "SnapStartTimeoutException", 408, "Lambda couldn't restore the snapshot within the timeout limit.",
+        r"RESTORE_REPORT Restore Duration: 1\d{4}\.\d\d ms\tStatus: timeout",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNRESTORED)
+def test_a_restore_that_fails_is_the_exception_that_lambda_has_for_it(own, case):
+    body, code, http_status, message, line = UNRESTORED[case]
+    source = f"""
 from snapshot_restore_py import register_after_restore
 @register_after_restore
-def hook(): raise ValueError("not today")
+def hook():
+    print("hooked")
+    {body}
 def handler(event, context): return 1
 """
     name, _ = published(own, source)
-    answer = call(own, name)
-    assert answer.error == "Unhandled" and answer.payload["errorMessage"] == "not today", answer.payload
+    refusals = []
+    for invoke in (own.client.invoke, own.client.invoke_with_response_stream):
+        with pytest.raises(botocore.exceptions.ClientError) as refused:
+            invoke(FunctionName=name, Qualifier="1")
+        refusals.append(refused.value.response)
+    for response in refusals:
+        assert (response["Error"]["Code"], response["Error"]["Message"]) == (code, message)
+        assert response["ResponseMetadata"]["HTTPStatusCode"] == http_status
+    kept = logs(own.server, name)
+    # Each call had one restore, which was not repeated.
+    assert sum(line.startswith("RESTORE_START") for line in kept) == 2, kept
+    assert sum(line.strip() == "hooked" for line in kept) == 2, kept
+    assert any(re.search(line, text) for text in kept), kept
+    if case == "raises":
+        assert any("[ERROR] ValueError: not today" in text for text in kept), kept
+    assert status(own, name) == "On"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ const fn row(kind: Kind) -> Row {
         Kind::Throttled(_) => ("TooManyRequestsException", S::TOO_MANY_REQUESTS, "message", User),
         Kind::Unauthenticated => ("UnrecognizedClientException", S::FORBIDDEN, "message", Unsaid),
         Kind::Forbidden => ("AccessDeniedException", S::FORBIDDEN, "Message", Unsaid),
+        Kind::RestoreFailed => ("SnapStartException", S::BAD_REQUEST, "Message", User),
+        Kind::RestoreTimedOut => ("SnapStartTimeoutException", S::REQUEST_TIMEOUT, "Message", User),
         Kind::Unavailable | Kind::Timeout => {
             ("ServiceUnavailableException", S::SERVICE_UNAVAILABLE, "Message", Server)
         }

@@ -73,7 +73,8 @@ pub(crate) struct Door<S: Source> {
 /// An invocation that is over.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) reply: Reply,
+    /// An error if the handler was not called.
+    pub(crate) reply: Result<Reply>,
     pub(crate) ending: Ending,
     /// Where its usage record ends; none if it could not be written.
     pub(crate) usage: Option<Position>,
@@ -85,7 +86,9 @@ pub struct Streamed {
     executed_version: String,
     content_type: Option<String>,
     pieces: Pieces,
-    end: oneshot::Receiver<Reply>,
+    /// How it ended, if it was over before it streamed anything.
+    reply: Option<Reply>,
+    end: oneshot::Receiver<Result<Reply>>,
 }
 
 /// Makes real Instances, with credentials of their function's role.
@@ -130,7 +133,7 @@ impl<S: Source> Door<S> {
     /// Serves a caller who waits for the answer.
     pub(crate) async fn invoke(&self, call: Invocation) -> Result<Reply> {
         let function = admission::admit(&self.services.catalog, &call).await?;
-        Ok(self.serve(function, call).await?.reply)
+        self.serve(function, call).await?.reply
     }
 
     /// Keeps an event that is served later. It is durable when this returns.
@@ -156,7 +159,7 @@ impl<S: Source> Door<S> {
         let executed_version = function.version.to_string();
         let lease = self.metrics.note(self.pool.acquire(&function).await)?;
         let (outlet, mut pieces) = stream::channel();
-        let (sender, end) = oneshot::channel();
+        let (sender, mut end) = oneshot::channel();
         let work = self.work(lease, function, call, Some(outlet.clone()));
         // Who takes the answer slowly must not stop the clock, nor the watch over the process.
         self.pool.spawn(async move {
@@ -168,7 +171,8 @@ impl<S: Source> Door<S> {
             outlet.taken(LAST_PIECES).await;
         });
         let content_type = pieces.begun().await;
-        Ok(Streamed { executed_version, content_type, pieces, end })
+        let over = if content_type.is_none() { (&mut end).await.ok() } else { None };
+        Ok(Streamed { executed_version, content_type, pieces, reply: over.transpose()?, end })
     }
 
     /// Hands over all usage that was counted before now; gives the number of records.
@@ -223,11 +227,15 @@ impl Streamed {
     /// # Errors
     /// By a fault of ours, and when the caller took the pieces too slowly to get all of them.
     pub async fn end(self) -> Result<Reply> {
+        if let Some(reply) = self.reply {
+            return Ok(reply);
+        }
         let reply = self.end.await;
         if self.pieces.is_abandoned() {
             return Err(Error::new(Kind::Timeout, "The response was not taken in time."));
         }
-        reply.map_err(|error| Error::internal("a streamed invocation ended without a word", error))
+        reply
+            .map_err(|error| Error::internal("a streamed invocation ended without a word", error))?
     }
 }
 
@@ -239,7 +247,7 @@ fn finished(
 ) -> Finished {
     let Completion { outcome, ending, log_tail, .. } = completion;
     let executed_version = function.version.to_string();
-    let reply = Reply { outcome, executed_version, log_tail, timeline };
+    let reply = outcome.map(|outcome| Reply { outcome, executed_version, log_tail, timeline });
     Finished { reply, ending, usage }
 }
 
@@ -251,8 +259,9 @@ fn usage_record(
     clock: &dyn Clock,
 ) -> UsageRecord {
     let answer = match &completion.outcome {
-        Outcome::Returned(payload) => payload.len(),
-        Outcome::Failed(error) => error.payload.len(),
+        Ok(Outcome::Returned(payload)) => payload.len(),
+        Ok(Outcome::Failed(error)) => error.payload.len(),
+        Err(_) => 0,
     };
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     UsageRecord {

@@ -2,8 +2,8 @@
 //!
 //! It says what went wrong in terms that hold for every wire format; the edge turns `Kind` into an
 //! exception name and a status in one table for each protocol. `public` is for the caller,
-//! `internal` for the operator's log. A function's own failure is never an `Error`: it is an
-//! [`Outcome`](crate::Outcome).
+//! `internal` for the operator's log. A function's own failure is no `Error` but an
+//! [`Outcome`](crate::Outcome), unless it kept its handler from being called at all: then there is none.
 
 use std::fmt;
 use std::time::Duration;
@@ -44,6 +44,10 @@ pub enum Kind {
     Forbidden,
     /// The operation or setting is known but not offered by this version.
     Unsupported,
+    /// The function could not be restored from its snapshot, through a fault of its own.
+    RestoreFailed,
+    /// The function was not restored from its snapshot in time.
+    RestoreTimedOut,
     /// We cannot serve this now, through no fault of the caller; trying again may help.
     Unavailable,
     /// We did not finish in time.

@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     StreamTooLarge,
     /// What the runtime sent is no answer.
     Broken,
+    /// It could not be restored from its snapshot, because of this.
+    NotRestored(Box<Failure>),
     /// A part of ours failed.
     Platform(lacewing_model::Error),
 }
@@ -48,6 +50,7 @@ impl Failure {
             Self::TooLarge => self.too_large(limits::SYNC_RESPONSE),
             Self::StreamTooLarge => self.too_large(limits::STREAMED_RESPONSE),
             Self::Broken => worded("Runtime sent an answer that could not be understood"),
+            Self::NotRestored(why) => why.to_error(request_id, timeout),
             Self::Platform(_) => worded("The sandbox could not be started"),
         }
     }
@@ -68,6 +71,7 @@ impl Failure {
             Self::Ended(_) => "Runtime.ExitError",
             Self::TooLarge | Self::StreamTooLarge => "Function.ResponseSizeTooLarge",
             Self::Broken => "Runtime.Unknown",
+            Self::NotRestored(why) => why.error_type(),
             Self::Platform(_) => "Sandbox.Failure",
         }
     }
@@ -77,18 +81,20 @@ impl Failure {
         match self {
             Self::Timeout => Status::Timeout,
             Self::Ended(End::OutOfMemory) => Status::Error("Runtime.OutOfMemory"),
+            Self::NotRestored(why) => why.status(),
             other => Status::Error(other.error_type()),
         }
     }
 
     /// What metering says.
-    pub(crate) const fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> Ending {
         match self {
             Self::Reported(_) => Ending::HandlerError,
             Self::Timeout => Ending::Timeout,
             Self::Ended(End::OutOfMemory) => Ending::OutOfMemory,
             Self::Ended(_) | Self::Entrypoint(_) | Self::Broken => Ending::Exited,
             Self::TooLarge | Self::StreamTooLarge => Ending::ResponseTooLarge,
+            Self::NotRestored(why) => why.ending(),
             Self::Platform(_) => Ending::PlatformFault,
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! An Instance is made with its init phase done. If that failed, it is repeated inside the first
 //! invocation, under the function's own timeout, as Lambda does; the same happens when the process
-//! was found dead between two invocations. After a timeout, a crash or the end of memory an
-//! Instance is spent; after an error of the handler's own it goes on.
+//! was found dead between two invocations. A restore that failed is not repeated: the first invocation
+//! is told. After that, a timeout, a crash or the end of memory an Instance is spent; after an error of
+//! the handler's own it goes on.
 //!
 //! See "Understanding the Lambda execution environment lifecycle",
 //! <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use lacewing_model::usage::Ending;
-use lacewing_model::{ByteSize, FunctionError, Invocation, Outcome, Result};
+use lacewing_model::{ByteSize, Error, FunctionError, Invocation, Kind, Outcome, Result};
 
 use lacewing_sandbox::{Freezer, Traffic};
 
@@ -51,6 +52,8 @@ enum Body {
     Ready(Box<Process>),
     /// Nothing yet: the next invocation repeats the init phase.
     Cold,
+    /// Nothing: the next invocation is told why.
+    NotRestored(Failure),
     /// Nothing any more.
     Spent,
 }
@@ -67,8 +70,9 @@ pub struct StartTimes {
 /// How one invocation went.
 #[derive(Debug)]
 pub struct Completion {
-    /// What the caller gets; what went to an outlet is not in it.
-    pub outcome: Outcome,
+    /// What the caller gets; what went to an outlet is not in it. An error if the handler was not
+    /// called, as the function could not be restored from its snapshot.
+    pub outcome: Result<Outcome>,
     /// Bytes that went to an outlet.
     pub streamed: u64,
     /// The same for metering.
@@ -127,7 +131,12 @@ impl Instance {
                 instance.body = Body::Ready(process);
             }
             Err(Failure::Platform(error)) => return Err(error),
-            Err(failure) => instance.log_init(took, Phase::Init, failure.status()),
+            Err(failure) => {
+                instance.log_init(took, Phase::Init, failure.status());
+                if let Failure::NotRestored(_) = failure {
+                    instance.body = Body::NotRestored(failure);
+                }
+            }
         }
         instance.log.flush();
         Ok(instance)
@@ -181,7 +190,7 @@ impl Instance {
     pub fn memory_used(&self) -> ByteSize {
         match &self.body {
             Body::Ready(process) => ByteSize::bytes(process.memory().current),
-            Body::Cold | Body::Spent => ByteSize::ZERO,
+            Body::Cold | Body::NotRestored(_) | Body::Spent => ByteSize::ZERO,
         }
     }
 
@@ -189,7 +198,7 @@ impl Instance {
     pub fn freezer(&self) -> Option<Freezer> {
         match &self.body {
             Body::Ready(process) => process.freezer(),
-            Body::Cold | Body::Spent => None,
+            Body::Cold | Body::NotRestored(_) | Body::Spent => None,
         }
     }
 
@@ -213,13 +222,15 @@ impl Instance {
 
     /// The process that serves; made now if there is none, or if it died since it last served.
     async fn ready_process(&mut self, deadline: Instant) -> Result<Box<Process>, Failure> {
-        if let Body::Ready(process) = std::mem::replace(&mut self.body, Body::Spent) {
-            if process.is_alive() {
-                return Ok(process);
+        match std::mem::replace(&mut self.body, Body::Spent) {
+            Body::Ready(process) if process.is_alive() => return Ok(process),
+            Body::Ready(process) => {
+                self.count(&process, true);
+                process.kill(&mut self.log).await;
+                self.init = None;
             }
-            self.count(&process, true);
-            process.kill(&mut self.log).await;
-            self.init = None;
+            Body::NotRestored(failure) => return Err(failure),
+            Body::Cold | Body::Spent => {}
         }
         let (began, result) = self.initialise(deadline).await;
         let status = result.as_ref().err().map_or(Status::Success, Failure::status);
@@ -236,7 +247,7 @@ impl Instance {
         let started = self.blueprint.start_process(deadline).await;
         let mut process = match started {
             Ok(process) => Box::new(process),
-            Err(StartError::Deadline) => return (asked, Err(Failure::Timeout)),
+            Err(StartError::Deadline) => return (asked, Err(self.not_begun(Failure::Timeout))),
             Err(StartError::Platform(error)) => return (asked, Err(Failure::Platform(error))),
         };
         // To restore is the platform's work, and a part of what is reported.
@@ -255,7 +266,12 @@ impl Instance {
         self.memory = self.peak(&process, Some(&failure));
         self.count(&process, true);
         process.kill(&mut self.log).await;
-        (began, Err(failure))
+        (began, Err(self.not_begun(failure)))
+    }
+
+    /// What a failure before the first invocation is.
+    fn not_begun(&self, failure: Failure) -> Failure {
+        if self.blueprint.is_restored() { Failure::NotRestored(failure.into()) } else { failure }
     }
 
     /// The most memory that a process used; asked before it is killed.
@@ -340,13 +356,15 @@ impl Instance {
             status,
         }));
         let (outcome, ending) = match result {
-            Ok(payload) => (Outcome::Returned(payload), Ending::Returned),
+            Ok(payload) => (Ok(Outcome::Returned(payload)), Ending::Returned),
+            Err(Failure::NotRestored(why)) => (Err(not_restored(&why)), why.ending()),
             Err(failure) => {
                 if let Failure::Platform(error) = &failure {
                     let error = error.chain();
                     tracing::error!(error, "An Instance could not be started.");
                 }
-                (Outcome::Failed(failure.to_error(call.request_id, limit)), failure.ending())
+                let error = failure.to_error(call.request_id, limit);
+                (Ok(Outcome::Failed(error)), failure.ending())
             }
         };
         let log_tail = self.log.finish();
@@ -377,6 +395,21 @@ impl Instance {
         let initialization = self.blueprint.initialization();
         self.log.platform(&Event::InitDone { initialization, phase, status });
         self.log.platform(&Event::InitReport { initialization, took, phase, status });
+    }
+}
+
+/// The words are those of Lambda's API reference; the log says more.
+fn not_restored(why: &Failure) -> Error {
+    match why {
+        Failure::Timeout => {
+            let message = "Lambda couldn't restore the snapshot within the timeout limit.";
+            Error::new(Kind::RestoreTimedOut, message)
+        }
+        _ => {
+            let message = "The afterRestore() runtime hook encountered an error. For more \
+                           information, check the Amazon CloudWatch logs.";
+            Error::new(Kind::RestoreFailed, message)
+        }
     }
 }
 

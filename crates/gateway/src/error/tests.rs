@@ -8,7 +8,7 @@ use super::*;
 use crate::lambda::exceptions;
 
 /// One of each kind; the compiler asks for new ones in `row`.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 20] = [
     Kind::NotFound,
     Kind::AlreadyExists,
     Kind::Conflict,
@@ -24,6 +24,8 @@ const KINDS: [Kind; 18] = [
     Kind::Unauthenticated,
     Kind::Forbidden,
     Kind::Unsupported,
+    Kind::RestoreFailed,
+    Kind::RestoreTimedOut,
     Kind::Unavailable,
     Kind::Timeout,
     Kind::Internal,

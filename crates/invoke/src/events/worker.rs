@@ -261,11 +261,15 @@ async fn verdict<S: Source>(door: &Door<S>, function: FunctionKey, receipt: &Rec
 }
 
 fn log_end(finished: &Finished, request_id: lacewing_model::RequestId, waited_ms: u128) {
-    match &finished.reply.outcome {
-        Outcome::Returned(_) => tracing::debug!(%request_id, waited_ms, "Event served."),
-        Outcome::Failed(error) => {
+    match finished.reply.as_ref().map(|reply| &reply.outcome) {
+        Ok(Outcome::Returned(_)) => tracing::debug!(%request_id, waited_ms, "Event served."),
+        Ok(Outcome::Failed(error)) => {
             let error_type = error.error_type.as_str();
             tracing::info!(%request_id, waited_ms, error_type, "Event's function failed.");
+        }
+        Err(error) => {
+            let error = error.public();
+            tracing::info!(%request_id, waited_ms, error, "Event's function was not called.");
         }
     }
 }

@@ -324,16 +324,16 @@ pub(crate) fn call(payload: impl Into<Bytes>) -> Invocation {
 /// What the handler returned.
 pub(crate) fn returned(completion: &Completion) -> String {
     match &completion.outcome {
-        Outcome::Returned(payload) => String::from_utf8_lossy(payload).into_owned(),
-        Outcome::Failed(error) => panic!("{error:?} {:?}", completion.log_tail),
+        Ok(Outcome::Returned(payload)) => String::from_utf8_lossy(payload).into_owned(),
+        failed => panic!("{failed:?} {:?}", completion.log_tail),
     }
 }
 
 /// The error document that the caller got.
 pub(crate) fn failed(completion: &Completion) -> serde_json::Value {
     match &completion.outcome {
-        Outcome::Failed(error) => serde_json::from_slice(&error.payload).expect("JSON"),
-        Outcome::Returned(payload) => panic!("returned {payload:?}"),
+        Ok(Outcome::Failed(error)) => serde_json::from_slice(&error.payload).expect("JSON"),
+        other => panic!("{other:?}"),
     }
 }
 

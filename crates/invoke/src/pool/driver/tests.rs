@@ -104,7 +104,7 @@ impl Serve for FakeInstance {
         self.served += 1;
         let answer = format!("[{},{}]", self.number, self.served);
         Completion {
-            outcome: Outcome::Returned(Bytes::from(answer)),
+            outcome: Ok(Outcome::Returned(Bytes::from(answer))),
             streamed: outlet.map_or(0, Outlet::size),
             ending,
             log_tail: None,
@@ -181,8 +181,8 @@ async fn invoke(
     let call = call(function.key.clone(), payload);
     let work = async move { lease.invoke(&call, None).await };
     match pool.run_on(work).await.outcome {
-        Outcome::Returned(answer) => Ok(String::from_utf8(answer.to_vec()).expect("text")),
-        Outcome::Failed(error) => panic!("{error:?}"),
+        Ok(Outcome::Returned(answer)) => Ok(String::from_utf8(answer.to_vec()).expect("text")),
+        failed => panic!("{failed:?}"),
     }
 }
 
