@@ -4,12 +4,13 @@ import concurrent.futures
 import os
 import pathlib
 import re
+import subprocess
 
 import boto3
 import botocore.exceptions
 import pytest
 
-from harness import Functions, logs, zip_of
+from harness import Functions, binary, logs
 from test_serve import cgroups, descendants, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -223,6 +224,60 @@ def test_it_can_be_turned_on_and_off_later(own):
     with pytest.raises(botocore.exceptions.ClientError) as refused:
         own.client.update_function_configuration(FunctionName=name, SnapStart={"ApplyOn": "Always"})
     assert "snapStart.applyOn" in refused.value.response["Error"]["Message"]
+
+
+def deploy(own, directory: pathlib.Path, source: str, *options: str) -> str:
+    directory.mkdir(exist_ok=True)
+    (directory / "app.py").write_text(source)
+    command = [str(binary()), "deploy", str(directory), "--name", "latest", "--runtime", RUNTIME, *options]
+    answer = subprocess.run(command, env=own.server.environment(), capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    return "latest"
+
+
+def test_the_latest_has_it_if_its_owner_says_so(own, tmp_path):
+    def together() -> list[dict]:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: own.invoke(name, {"sleep": 1}), range(4)))
+        assert all(answer.error is None for answer in answers), [answer.payload for answer in answers]
+        return [answer.payload for answer in answers]
+
+    name = deploy(own, tmp_path / "code", SOURCE, "--snap-start", "latest")
+    payloads = together()
+    assert {payload["type"] for payload in payloads} == {"snap-start"}
+    first = {tuple(payload["made"]) for payload in payloads}
+    assert len(first) == 1 and len({payload["stream"] for payload in payloads}) > 1
+    # To AWS's API it is as if it had none.
+    answer = own.client.get_function_configuration(FunctionName=name)
+    assert answer["SnapStart"] == {"ApplyOn": "None", "OptimizationStatus": "Off"}
+    assert answer["Environment"]["Variables"] == {"LACEWING_SNAP_START": "latest"}
+    # New code has a new snapshot; what was chosen stays.
+    deploy(own, tmp_path / "code", SOURCE + "\n# changed\n")
+    payloads = together()
+    assert {payload["type"] for payload in payloads} == {"snap-start"}
+    second = {tuple(payload["made"]) for payload in payloads}
+    assert len(second) == 1 and second != first
+    assert "".join(logs(own.server, name)).count("initialised") == 2
+    # A version has its own choice.
+    version = own.client.publish_version(FunctionName=name)
+    assert version["SnapStart"] == {"ApplyOn": "None", "OptimizationStatus": "Off"}
+    assert call(own, name, version=version["Version"]).payload["type"] == "on-demand"
+    deploy(own, tmp_path / "code", SOURCE, "--snap-start", "none")
+    assert own.invoke(name).payload["type"] == "on-demand"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "value", "message"),
+    [
+        (RUNTIME, "always", "LACEWING_SNAP_START must be none or latest, not 'always'."),
+        ("python3.11", "latest", "python3.11 is not supported for SnapStart enabled functions."),
+        ("nodejs20.x", "latest", "nodejs20.x is not supported for SnapStart enabled functions."),
+    ],
+)
+def test_what_cannot_have_it_for_the_latest_is_refused_by_name(own, runtime, value, message):
+    with pytest.raises(own.client.exceptions.InvalidParameterValueException) as refused:
+        own.python(SOURCE, Runtime=runtime, Environment={"Variables": {"LACEWING_SNAP_START": value}})
+    assert refused.value.response["Error"]["Message"] == message
 
 
 def test_nothing_of_snapshots_outlives_the_server(own_server):

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use lacewing_model::function::State;
 use lacewing_model::usage::{ColdStart, Ending, Timeline, UsageRecord};
 use lacewing_model::{
-    ByteSize, Clock, Error, Function, Invocation, Kind, Outcome, Reply, RequestId, Result,
+    ByteSize, Clock, Error, Function, Invocation, Kind, Outcome, Reply, RequestId, Result, Version,
 };
 use lacewing_runtime::stream::{self, Outlet, Pieces};
 use lacewing_runtime::{
@@ -342,10 +342,14 @@ impl Source for Live {
     }
 
     fn expect(&self, function: &Function) {
-        if function.is_snap_started() {
-            self.expect_snapshot(function);
-        } else {
+        // `$LATEST` changes often, and has one when it is wanted.
+        if function.version == Version::Latest {
+            self.starter.renew_snapshot(function);
+        }
+        if !function.is_snap_started() {
             self.starter.expect(function, self.substitute);
+        } else if function.version != Version::Latest {
+            self.expect_snapshot(function);
         }
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Digest, FunctionKey, Logging, Network, Result, RuntimeId, Timestamp, Version, VersionKey,
-    limits,
+    Digest, Error, FunctionKey, Kind, Logging, Network, Result, RuntimeId, Timestamp, Version,
+    VersionKey, limits,
 };
 
 /// One version of a function: what runs, how, and in what state it is.
@@ -50,7 +50,11 @@ impl Function {
 
     /// Whether its Instances are restored from a snapshot.
     pub fn is_snap_started(&self) -> bool {
-        self.config.snap_start && matches!(self.version, Version::Published(_))
+        match self.version {
+            Version::Published(_) => self.config.snap_start,
+            // It was checked when it was set.
+            Version::Latest => self.config.snap_starts_latest().unwrap_or(false),
+        }
     }
 
     /// All code that it may run: its own, and what it would go back to.
@@ -128,14 +132,38 @@ impl FunctionConfig {
 }
 
 impl FunctionConfig {
+    /// The environment variable by which an owner has `$LATEST`, too, initialised once, as a snapshot:
+    /// Lambda's own setting is for published versions only.
+    pub const SNAP_START: &str = "LACEWING_SNAP_START";
+
     /// What its owner wants it to reach: everything, unless `LACEWING_NETWORK` says otherwise.
     ///
     /// # Errors
     /// If the variable says what nobody knows.
     pub fn network(&self) -> Result<Network> {
-        let variables = self.environment.as_ref().map(|given| &given.0);
-        let chosen = variables.and_then(|all| all.get(Network::VARIABLE));
-        chosen.map_or(Ok(Network::default()), |text| text.parse())
+        self.choice(Network::VARIABLE).map_or(Ok(Network::default()), str::parse)
+    }
+
+    /// Whether `$LATEST`, too, is initialised once, as a snapshot: not unless `LACEWING_SNAP_START`
+    /// says so.
+    ///
+    /// # Errors
+    /// If the variable says what nobody knows.
+    pub fn snap_starts_latest(&self) -> Result<bool> {
+        match self.choice(Self::SNAP_START) {
+            None | Some("none") => Ok(false),
+            Some("latest") => Ok(true),
+            Some(other) => {
+                let variable = Self::SNAP_START;
+                let message = format!("{variable} must be none or latest, not '{other}'.");
+                Err(Error::new(Kind::Invalid, message))
+            }
+        }
+    }
+
+    /// What a variable that speaks to the platform says.
+    fn choice(&self, variable: &str) -> Option<&str> {
+        self.environment.as_ref()?.0.get(variable).map(String::as_str)
     }
 }
 
@@ -225,6 +253,17 @@ mod tests {
         let sizes = (config.timeout_seconds, config.memory_mb, config.ephemeral_mb);
         assert_eq!(sizes, (3, 128, 512));
         assert_eq!(config.architecture, Architecture::X86_64);
+    }
+
+    #[test]
+    fn the_latest_is_a_snapshot_only_if_that_is_said_in_a_word_that_is_known() {
+        let mut config = FunctionConfig::new(RuntimeId::python(3, 13), "app.handler", "role");
+        assert!(!config.snap_starts_latest().unwrap());
+        for (text, wanted) in [("latest", Some(true)), ("none", Some(false)), ("yes", None)] {
+            let variables = [(FunctionConfig::SNAP_START.to_owned(), text.to_owned())];
+            config.environment = Some(Environment(BTreeMap::from(variables)));
+            assert_eq!(config.snap_starts_latest().ok(), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //!
 //! One is made when its version is published, or when it is wanted and there is none; whoever wants
 //! it meanwhile waits for the same one. It goes when nobody has used it for a while, and before its
-//! credentials expire. It is never used for anything but its version, and how many there are is
-//! bounded. What cannot be a snapshot is remembered with the reason, and started as ever.
+//! credentials expire. It is never used for anything but its version, and of `$LATEST` for nothing but
+//! its present state. How many there are is bounded. What cannot be a snapshot is remembered with the reason, and started as ever.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,6 +58,8 @@ type Cell = Arc<OnceCell<Result<Snapshot, Lack>>>;
 
 #[derive(Debug)]
 struct Entry {
+    /// Of the function.
+    generation: u64,
     made: Instant,
     used: Instant,
     cell: Cell,
@@ -97,7 +99,7 @@ impl Snapshots {
         function: &Function,
         make: impl Future<Output = Result<Process, Lack>>,
     ) -> Result<Snapshot, Lack> {
-        let cell = self.cell((function.lineage, function.version))?;
+        let cell = self.cell(function)?;
         let make = async || {
             let process = make.await?;
             // It has all that it will ever have.
@@ -128,8 +130,21 @@ impl Snapshots {
     /// Why a version has no snapshot, as far as that is known.
     pub(crate) fn lack(&self, function: &Function) -> Option<String> {
         let entries = self.0.lock();
-        let entry = entries.get(&(function.lineage, function.version))?;
+        let entry = entries.get(&key_of(function))?;
+        if entry.generation != function.generation {
+            return None;
+        }
         entry.cell.get()?.as_ref().err().map(|lack| lack.why().to_owned())
+    }
+
+    /// Ends that of a former state of the function.
+    pub(crate) fn renew(&self, function: &Function) {
+        let mut entries = self.0.lock();
+        let key = key_of(function);
+        let is_former = entries.get(&key).is_some_and(|it| it.generation < function.generation);
+        let former = if is_former { entries.remove(&key) } else { None };
+        drop(entries);
+        drop(former);
     }
 
     /// Ends those that nobody has used for long.
@@ -148,11 +163,15 @@ impl Snapshots {
         drop(all);
     }
 
-    fn cell(&self, key: Key) -> Result<Cell, Lack> {
-        let now = Instant::now();
+    fn cell(&self, function: &Function) -> Result<Cell, Lack> {
+        let (key, generation, now) = (key_of(function), function.generation, Instant::now());
         let mut entries = self.0.lock();
-        if entries.get(&key).is_some_and(|entry| entry.is_over(now)) {
+        let is_over = |entry: &Entry| entry.generation < generation || entry.is_over(now);
+        if entries.get(&key).is_some_and(is_over) {
             entries.remove(&key);
+        }
+        if entries.get(&key).is_some_and(|entry| entry.generation > generation) {
+            return Err(Lack::Failed("it has changed since".to_owned()));
         }
         if let Some(entry) = entries.get_mut(&key) {
             entry.used = now;
@@ -169,9 +188,13 @@ impl Snapshots {
             entries.remove(&oldest);
         }
         let cell = Cell::default();
-        entries.insert(key, Entry { made: now, used: now, cell: Arc::clone(&cell) });
+        entries.insert(key, Entry { generation, made: now, used: now, cell: Arc::clone(&cell) });
         Ok(cell)
     }
+}
+
+fn key_of(function: &Function) -> Key {
+    (function.lineage, function.version)
 }
 
 /// What holds memory.
@@ -229,6 +252,28 @@ mod tests {
         tokio::time::advance(PENALTY * 2).await;
         let again = snapshots.get(&version(2), failed("twice")).await.expect_err("failed");
         assert_eq!(again.why(), "twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_that_has_changed_has_another() {
+        let of = |generation| Function { generation, ..testing::function("python3.12") };
+        let failed = |text: &str| {
+            let text = text.to_owned();
+            async { Err(Lack::Unfit(text)) }
+        };
+        let snapshots = Snapshots::default();
+        for (generation, why) in [(1, "first"), (2, "second")] {
+            let lack = snapshots.get(&of(generation), failed(why)).await.expect_err("unfit");
+            assert_eq!(lack.why(), why);
+        }
+        let late = snapshots.get(&of(1), failed("third")).await.expect_err("it is a former one");
+        assert_eq!(late.why(), "it has changed since");
+        assert_eq!(snapshots.lack(&of(1)), None);
+        assert_eq!(snapshots.lack(&of(2)).as_deref(), Some("second"));
+        snapshots.renew(&of(2));
+        assert_eq!(snapshots.lack(&of(2)).as_deref(), Some("second"));
+        snapshots.renew(&of(3));
+        assert_eq!(snapshots.lack(&of(2)), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -229,6 +229,11 @@ impl Starter {
         self.0.expected.lock().pop_front()
     }
 
+    /// Notes that a function may have changed: no snapshot of its former state is needed.
+    pub fn renew_snapshot(&self, function: &Function) {
+        self.0.snapshots.renew(function);
+    }
+
     /// Why a version has no snapshot, as far as that is known.
     #[must_use]
     pub fn lacks_snapshot(&self, function: &Function) -> Option<String> {

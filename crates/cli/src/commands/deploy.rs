@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lacewing_model::Network;
+use lacewing_model::{FunctionConfig, Network};
 use serde_json::{Map, Value, json};
 
 use crate::args::Remote;
@@ -21,7 +21,7 @@ const OLD_CODE: &str =
 /// Runtime and handler are found by looking: a Python file with `lambda_handler` or `handler`, a
 /// JavaScript file that exports `handler`, an executable `bootstrap`. A file `lacewing.toml` in the
 /// directory says it better, with the keys name, runtime, handler, role, description, memory, timeout,
-/// ephemeral_storage, network and the table `[environment]`; flags win over it.
+/// ephemeral_storage, network, snap_start and the table `[environment]`; flags win over it.
 ///
 /// Of a directory these stay behind: .git, .hg, .svn, .idea, .vscode, .DS_Store, __pycache__, *.pyc,
 /// .venv, venv, .tox, .pytest_cache, .mypy_cache, .ruff_cache, .npm, .aws, .env, .gitignore,
@@ -60,6 +60,10 @@ pub(crate) struct Args {
     /// variable LACEWING_NETWORK
     #[arg(long, value_name = "none|egress", value_parser = network)]
     network: Option<Network>,
+    /// Whether `$LATEST` is initialised once and its instances go on from there: Python 3.12 or later;
+    /// kept in the variable LACEWING_SNAP_START
+    #[arg(long, value_name = "none|latest", value_parser = ["none", "latest"], hide_possible_values = true)]
+    snap_start: Option<String>,
     /// An environment variable; all that are given replace those of the manifest
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -142,6 +146,7 @@ fn wanted(args: Args, manifest: &Manifest) -> Manifest {
         timeout: args.timeout.or(manifest.timeout),
         ephemeral_storage: args.ephemeral_storage.or(manifest.ephemeral_storage),
         network: args.network.or(manifest.network),
+        snap_start: args.snap_start.or(manifest.snap_start),
         environment: environment.or(manifest.environment),
     }
 }
@@ -198,26 +203,34 @@ async fn settings(
     Ok(settings)
 }
 
-/// The variables, with the choice of network among them: the one that was made now, else the one
-/// that was made before.
+/// What is chosen by a variable, and how it was chosen now.
+fn choices(wanted: &Manifest) -> [(&'static str, Option<String>); 2] {
+    [
+        (Network::VARIABLE, wanted.network.map(|network| network.to_string())),
+        (FunctionConfig::SNAP_START, wanted.snap_start.clone()),
+    ]
+}
+
+/// The variables, with the choices among them: those that were made now, else those that were made
+/// before.
 fn environment(wanted: &Manifest, existing: Option<&Value>) -> Option<Map<String, Value>> {
     let old = existing.and_then(|it| it["Environment"]["Variables"].as_object());
     let given = wanted.environment.as_ref().map(|given| {
         given.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
     });
-    let chosen = match wanted.network {
-        Some(network) => Some(Value::from(network.to_string())),
-        None => old.and_then(|old| old.get(Network::VARIABLE)).cloned(),
+    let choices = choices(wanted);
+    let is_chosen = choices.iter().any(|(_, chosen)| chosen.is_some());
+    let mut variables: Map<String, Value> = match given {
+        Some(given) => given,
+        None if is_chosen => old.cloned().unwrap_or_default(),
+        None => return None,
     };
-    let mut variables: Map<String, Value> = match (given, wanted.network) {
-        (Some(given), _) => given,
-        (None, Some(_)) => old.cloned().unwrap_or_default(),
-        (None, None) => return None,
-    };
-    if let Some(chosen) = chosen
-        && (wanted.network.is_some() || !variables.contains_key(Network::VARIABLE))
-    {
-        variables.insert(Network::VARIABLE.to_owned(), chosen);
+    for (name, chosen) in choices {
+        if let Some(chosen) = chosen {
+            variables.insert(name.to_owned(), chosen.into());
+        } else if let Some(before) = old.and_then(|old| old.get(name)) {
+            variables.entry(name).or_insert_with(|| before.clone());
+        }
     }
     Some(variables)
 }
@@ -289,6 +302,7 @@ mod tests {
             timeout: None,
             ephemeral_storage: None,
             network: None,
+            snap_start: None,
             env: Vec::new(),
             remote: Remote::default(),
         }
@@ -311,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_choice_of_network_is_kept_until_another_is_made() {
+    fn a_choice_is_kept_until_another_is_made() {
         let old = json!({"Environment": {"Variables": {"A": "1", "LACEWING_NETWORK": "none"}}});
         let variables = |manifest: Manifest, existing: Option<&Value>| {
             environment(&manifest, existing).map(Value::from)
@@ -328,6 +342,9 @@ mod tests {
         let changed = variables(egress, Some(&old)).unwrap_or_default();
         assert_eq!(changed["A"], "1");
         assert_eq!(changed["LACEWING_NETWORK"], "egress");
+        let latest = Manifest { snap_start: Some("latest".into()), ..Manifest::default() };
+        let both = json!({"A": "1", "LACEWING_NETWORK": "none", "LACEWING_SNAP_START": "latest"});
+        assert_eq!(variables(latest, Some(&old)), Some(both));
     }
 
     #[test]

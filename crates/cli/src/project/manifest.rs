@@ -37,6 +37,8 @@ pub(crate) struct Manifest {
     pub(crate) ephemeral_storage: Option<u32>,
     /// What it may reach, `none` or `egress`.
     pub(crate) network: Option<Network>,
+    /// What beside published versions is initialised once, `none` or `latest`.
+    pub(crate) snap_start: Option<String>,
     /// Environment variables.
     pub(crate) environment: Option<BTreeMap<String, String>>,
 }

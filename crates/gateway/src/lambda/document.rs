@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lacewing_model::function::{State, StateReason, UpdateStatus};
-use lacewing_model::{Function, Qualifier, Timestamp, hex};
+use lacewing_model::{Function, Qualifier, Timestamp, Version, hex};
 use serde_json::{Map, Value, json};
 
 use crate::lambda::logging;
@@ -63,10 +63,11 @@ pub(crate) fn configuration(
     document
 }
 
-/// `SnapStart`: only a published version can be optimised.
+/// `SnapStart`: as Lambda knows it only a published version can be optimised.
 fn snap_start(function: &Function) -> Value {
     let apply_on = if function.config.snap_start { "PublishedVersions" } else { "None" };
-    let status = if function.is_snap_started() { "On" } else { "Off" };
+    let is_optimised = function.version != Version::Latest && function.is_snap_started();
+    let status = if is_optimised { "On" } else { "Off" };
     json!({"ApplyOn": apply_on, "OptimizationStatus": status})
 }
 

@@ -133,7 +133,7 @@ fn snap_start(config: &FunctionConfig) -> Result<()> {
     const OLDEST_PYTHON: (u16, u16) = (3, 12);
     let runtime = config.runtime;
     let refused = |message: String| Err(Error::new(Kind::Invalid, message));
-    if !config.snap_start {
+    if !config.snap_starts_latest()? && !config.snap_start {
         return Ok(());
     }
     if runtime.family != Family::Python || runtime.version < OLDEST_PYTHON {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lacewing_model::function::{Architecture, Code, Environment};
 use lacewing_model::{
     AccountId, Digest, FunctionConfig, FunctionKey, FunctionName, LogFormat, LogLevel, Logging,
-    Region, RuntimeId, Version,
+    Region, RuntimeId,
 };
 use uuid::Uuid;
 
