@@ -1,12 +1,13 @@
 //! The keeper of one snapshot: it holds an initialised process, and forks it into other sandboxes.
 //!
 //! ```text
-//! snapshot -clone-> first: lets go of every descriptor, enters the other sandbox's namespaces and cgroup
-//!                   first -clone-> second, in its process namespace
-//!                                  second -fork-> the program; second ends, so init becomes its parent
+//! snapshot -fork-> first: lets go of every descriptor, enters the other sandbox's namespaces and cgroup
+//!                  first -clone-> second, in its process namespace
+//!                                 second -clone-> the program; second ends, so init becomes its parent
 //! ```
 //!
-//! First and second only go ahead, and share the snapshot's memory; one copy is made, for the program.
+//! The first is made ahead. The others share its copy of the memory, which is the program's alone when
+//! first and second have ended.
 //!
 //! A snapshot has run hostile code, so nothing of what it could have changed is trusted, and none of
 //! it takes part: it was stopped by ptrace(2), runs not one instruction more, and its children are
@@ -66,19 +67,21 @@ pub(crate) fn run(charge: &Charge<'_>) -> ! {
     send(charge.answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
     let Ok(snapshot) = held else { sys::exit_now(0) };
     let Ok(program) = pidfd_open(snapshot.pid(), PidfdFlags::empty()) else { sys::exit_now(0) };
-    let mut buffer = vec![0; MESSAGE_LIMIT];
+    let (mut buffer, mut spare) = (vec![0; MESSAGE_LIMIT], copy(&snapshot).ok());
     while waits_for_order(&charge.orders, &program)
         && let Ok(Some((order, fds))) =
             receive::<Order>(charge.orders.as_fd(), &mut buffer, RecvFlags::empty())
     {
         let mut fds = fds.into_iter();
         let Some((line, init)) = fds.next().zip(fds.next()) else { continue };
-        let word = match fork(&snapshot, &order, &line, &init, fds) {
+        let word = match fork(&snapshot, spare.take(), &order, &line, &init, fds) {
             Ok(pid) => Line::Adopted { pid },
             Err(Failure(message)) => Line::Failed { message },
         };
         // The other sandbox may be gone already.
         send(line.as_fd(), &word, &[], SendFlags::DONTWAIT).ok();
+        // The next is told why there is none.
+        spare = copy(&snapshot).ok();
     }
     sys::exit_now(0)
 }
@@ -150,9 +153,16 @@ impl Drop for Passing {
     }
 }
 
-/// Forks the snapshot into the sandbox at the other end of the line; returns the program's id there.
+/// Copies the snapshot's memory, for the next restore.
+fn copy(snapshot: &Remote) -> Result<Passing, Failure> {
+    snapshot.fork_brother().step("fork the snapshot").map(Passing::of)
+}
+
+/// Puts a copy of the snapshot into the sandbox at the other end of the line; returns the program's id
+/// there.
 fn fork(
     snapshot: &Remote,
+    spare: Option<Passing>,
     order: &Order,
     line: &OwnedFd,
     init: &OwnedFd,
@@ -169,8 +179,15 @@ fn fork(
     let mut sent = namespaces_of(order.init, init)?;
     sent.extend(given);
     sent.extend(rules);
-    let first = Passing::of(snapshot.clone_brother().step("clone the snapshot")?);
-    let there = first.remote.receive(&sent)?;
+    let ready = spare.and_then(|first| Some((first.remote.receive(&sent).ok()?, first)));
+    let (there, first) = match ready {
+        Some(ready) => ready,
+        // There was none, or somebody has killed it.
+        None => {
+            let first = copy(snapshot)?;
+            (first.remote.receive(&sent)?, first)
+        }
+    };
     let (namespaces, rest) = there.split_at_checked(NAMESPACES.len()).ok_or_else(few)?;
     let (into, rest) = rest.split_at_checked(order.is_cloned_into.into()).ok_or_else(few)?;
     let (joins, rest) = rest.split_at_checked(order.joins).ok_or_else(few)?;
@@ -191,12 +208,12 @@ fn fork(
         calls.call(libc::SYS_write, &[fd.arg(), zero, 1], "join a cgroup");
     }
     calls.run()?;
-    let second = first.remote.clone_sharing_into(into.first().copied());
+    let second = first.remote.clone_into(into.first().copied());
     let second = Passing::of(second.step("clone in the namespaces")?);
     let mut calls = Batch::of(&second.remote);
     last.into_iter().for_each(|one| enter(&mut calls, one));
     calls.run()?;
-    let program = Passing::of(second.remote.fork().step("fork the program")?);
+    let program = Passing::of(second.remote.clone_last().step("clone the program")?);
     // From here on its parent is the init of the other sandbox.
     drop(second);
     drop(first);

@@ -112,20 +112,21 @@ impl Remote {
         self.stepped(number, arguments).map(|(result, _)| result)
     }
 
-    /// Lets it make a brother that stands and shares its memory.
-    pub(super) fn clone_brother(&self) -> io::Result<Self> {
-        self.clone_with(libc::CLONE_VM | libc::CLONE_PARENT, None)
+    /// Lets it fork a brother, which stands.
+    pub(super) fn fork_brother(&self) -> io::Result<Self> {
+        self.clone_with(libc::CLONE_PARENT, None)
     }
 
     /// Lets it make a child that stands and shares its memory, in a cgroup that it has open.
-    pub(super) fn clone_sharing_into(&self, cgroup: Option<RawFd>) -> io::Result<Self> {
+    pub(super) fn clone_into(&self, cgroup: Option<RawFd>) -> io::Result<Self> {
         self.clone_with(libc::CLONE_VM, cgroup)
     }
 
-    /// Lets it fork; the child stands before its first instruction, and knows its own id as libc's fork
-    /// has it.
-    pub(super) fn fork(&self) -> io::Result<Self> {
-        self.clone_with(libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID, None)
+    /// Lets it make a child that stands, shares its memory until it is alone, and knows its own id as
+    /// libc's fork has it.
+    pub(super) fn clone_last(&self) -> io::Result<Self> {
+        let id = libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+        self.clone_with(libc::CLONE_VM | id, None)
     }
 
     fn clone_with(&self, flags: i32, cgroup: Option<RawFd>) -> io::Result<Self> {

@@ -301,9 +301,11 @@ fn restored_programs_outlive_a_snapshot_that_was_killed() {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.starts_with(b"/usr/bin/python3")
     };
-    let below = children(launcher.pid()).into_iter().flat_map(children);
-    let programs: Vec<u32> = below.filter(is_python).collect();
-    let [program] = programs[..] else { panic!("{programs:?}") };
+    let below = || children(launcher.pid()).into_iter().flat_map(children);
+    eventually("there is a copy", || below().filter(is_python).count() == 2);
+    let programs: Vec<u32> = below().filter(is_python).collect();
+    // The other is its copy for the next restore.
+    let [program, _] = programs[..] else { panic!("{programs:?}") };
     let mut restored = restore(&launcher, &snapshot);
     assert_eq!(restored.says("1 + 1"), "2");
     let program = Pid::from_raw(program.try_into().unwrap()).unwrap();
