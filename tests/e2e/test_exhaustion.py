@@ -32,7 +32,7 @@ def source(row) -> str:
 def options(row) -> dict:
     """Those of the function. Unless time is the limit it has so much that a slow host reaches the other one,
     less than what the client waits for an answer."""
-    return {**row.options, "Timeout": 3 if "Sandbox.Timedout" in row.end.split("|") else 100}
+    return {**row.options, "Timeout": 3 if "Sandbox.Timedout" in row.end.split("|") else min(slowly(100), 900)}
 
 
 def ends(row, lacking: set[str]) -> list[str]:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import Functions, binary
+from harness import Functions, binary, slowly
 
 NONE = "0000000000000000"
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -70,20 +70,21 @@ def test_the_node_of_the_demo_gives_up_its_privileges_and_removes_its_directory(
     )  # fmt: skip
     try:
         # The last line, which ends the report, says where it listens.
-        assert any('"endpoint"' in line for line in demo.stdout)
-        assert_unprivileged(demo.pid)
-        assert len(list(tmp_path.iterdir())) == 1
+        is_there = any('"endpoint"' in line for line in demo.stdout)
+        if is_there:
+            assert_unprivileged(demo.pid)
+            assert len(list(tmp_path.iterdir())) == 1
     finally:
         demo.terminate()
-        _, errors = demo.communicate(timeout=60)
-    assert demo.returncode == 0, errors
+        _, errors = demo.communicate(timeout=slowly(60))
+    assert is_there and demo.returncode == 0, errors
     assert list(tmp_path.iterdir()) == []
 
 
 @root_only
 def test_the_doctor_names_what_the_server_gave_up(server):
     answer = subprocess.run(
-        [str(binary()), "doctor"], env=server.environment(), capture_output=True, text=True, timeout=60
+        [str(binary()), "doctor"], env=server.environment(), capture_output=True, text=True, timeout=slowly(60)
     )
     assert answer.returncode == 0, answer.stderr
     rows = {line.split()[0]: line.split()[1] for line in answer.stdout.splitlines() if line.startswith("server-")}
@@ -165,7 +166,7 @@ def test_a_data_directory_behind_that_of_another_user_is_refused_with_what_to_do
 def refused(data_dir: pathlib.Path) -> str:
     answer = subprocess.run(
         [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)],
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=slowly(30),
     )  # fmt: skip
     assert answer.returncode != 0
     assert str(data_dir) in answer.stderr

@@ -4,7 +4,7 @@ import concurrent.futures
 import os
 import pathlib
 
-from harness import Functions
+from harness import SLOWNESS, Functions
 from test_serve import cgroups
 
 # Uses processor time while the module is loaded, which is the init phase, and as long as it is told to.
@@ -39,9 +39,9 @@ def test_a_hard_quota_holds_and_is_not_in_force_during_init(own_server):
     functions = Functions(server)
     name = functions.python(BUSY, MemorySize=128, Timeout=30)
     functions.invoke(name, 0)
-    # Init is longer than ten periods; what comes after it has the quota.
+    # Init is longer than ten periods; what comes after it has the quota, and more of it on a slow host.
     before = throttled(server)
-    assert before <= 2
+    assert before <= 2 * min(SLOWNESS, 4)
     used = functions.invoke(name, 3).payload
     assert throttled(server) > before + 5
     # One period and what a tick may run over are never saved up for.

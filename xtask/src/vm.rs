@@ -176,7 +176,9 @@ fn compile_probe(program: &Path) -> Result<()> {
 /// Directories of this host that the machine needs, and where they are in it.
 fn shares() -> Result<Vec<(PathBuf, PathBuf)>> {
     let venv = fs::canonicalize(cache()?.join("venv")).context("there is no test virtualenv")?;
-    let mut wanted: Vec<PathBuf> = vec!["/usr".into(), python_prefix(&venv)?, venv];
+    let prefix = python_prefix(&venv)?;
+    let other = snapshots_python(&prefix);
+    let mut wanted: Vec<PathBuf> = ["/usr".into(), prefix, venv].into_iter().chain(other).collect();
     // A directory below a shared one is there already.
     let all = wanted.clone();
     wanted.retain(|dir| !all.iter().any(|other| dir != other && dir.starts_with(other)));
@@ -196,6 +198,14 @@ fn python_prefix(venv: &Path) -> Result<PathBuf> {
         .context("ask the virtualenv's python")?;
     ensure!(output.status.success(), "the virtualenv's python does not run");
     Ok(PathBuf::from(String::from_utf8(output.stdout)?))
+}
+
+/// An interpreter of SnapStart's, where pyenv has one beside that of the tests.
+fn snapshots_python(prefix: &Path) -> Option<PathBuf> {
+    let versions = prefix.parent().filter(|it| it.ends_with(".pyenv/versions"))?;
+    let names = fs::read_dir(versions).ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let found = names.filter(|name| name.to_string_lossy().starts_with("3.12.")).min()?;
+    Some(versions.join(found)).filter(|it| it != prefix)
 }
 
 /// Builds the test programs of the sandbox.
