@@ -54,7 +54,21 @@ impl Lack {
 
 /// Tells a version from all others, also from those of an earlier function of the same name.
 type Key = (Uuid, Version);
-type Cell = Arc<OnceCell<Result<Snapshot, Lack>>>;
+type Cell = Arc<OnceCell<Result<Kept, Lack>>>;
+
+/// A snapshot, and the memory that it held when it was made: where its Instances lie within its cgroup
+/// what that tells later is theirs as well.
+#[derive(Clone, Debug)]
+struct Kept {
+    snapshot: Snapshot,
+    bytes: u64,
+}
+
+impl Kept {
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.snapshot) > 1
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -75,14 +89,14 @@ impl Entry {
         match self.cell.get() {
             None | Some(Err(Lack::Unfit(_))) => false,
             Some(Err(Lack::Failed(_))) => now > self.made + PENALTY,
-            Some(Ok(snapshot)) => now > self.made + OLDEST || !snapshot.is_alive(),
+            Some(Ok(kept)) => now > self.made + OLDEST || !kept.snapshot.is_alive(),
         }
     }
 
     /// Whether nobody misses it.
     fn is_idle(&self, now: Instant) -> bool {
         let (is_used, most) = match self.cell.get() {
-            Some(Ok(snapshot)) => (Arc::strong_count(snapshot) > 1, EXPIRY),
+            Some(Ok(kept)) => (kept.is_used(), EXPIRY),
             Some(Err(Lack::Unfit(_))) => (false, MEMORY),
             Some(Err(Lack::Failed(_))) => (false, EXPIRY),
             // Somebody waits for it.
@@ -103,19 +117,20 @@ impl Snapshots {
         let make = async || {
             let process = make.await?;
             // It has all that it will ever have.
-            self.make_room(process.memory().current)?;
-            Ok(Arc::new(process))
+            let bytes = process.memory().current;
+            self.make_room(bytes)?;
+            Ok(Kept { snapshot: Arc::new(process), bytes })
         };
-        cell.get_or_init(make).await.clone()
+        cell.get_or_init(make).await.clone().map(|kept| kept.snapshot)
     }
 
     /// Ends what nobody uses until there is room for so many bytes more.
     fn make_room(&self, bytes: u64) -> Result<(), Lack> {
         let mut entries = self.0.lock();
         let held = entries.iter().filter_map(|(key, entry)| {
-            let snapshot = entry.cell.get()?.as_ref().ok()?;
-            let is_used = Arc::strong_count(snapshot) > 1;
-            Some(Held { what: *key, bytes: snapshot.memory().current, used: entry.used, is_used })
+            let kept = entry.cell.get()?.as_ref().ok()?;
+            let (bytes, is_used) = (kept.bytes, kept.is_used());
+            Some(Held { what: *key, bytes, used: entry.used, is_used })
         });
         let Some(unused) = superfluous(held.collect(), bytes) else {
             let most = MOST_BYTES >> 20;
@@ -178,9 +193,9 @@ impl Snapshots {
             return Ok(Arc::clone(&entry.cell));
         }
         if entries.values().filter(|it| !matches!(it.cell.get(), Some(Err(_)))).count() >= MOST {
-            let unused = entries.iter().filter(|(_, entry)| {
-                matches!(entry.cell.get(), Some(Ok(snapshot)) if Arc::strong_count(snapshot) == 1)
-            });
+            let unused = entries
+                .iter()
+                .filter(|(_, entry)| matches!(entry.cell.get(), Some(Ok(kept)) if !kept.is_used()));
             let Some(oldest) = unused.min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key)
             else {
                 return Err(Lack::Failed(format!("{MOST} versions have a snapshot already")));

@@ -258,7 +258,9 @@ impl State {
             if let Some(ahead) = running.held.and_then(Held::end) {
                 self.discard(ahead);
             }
+            let (leaf, limits) = (running.made.leaf.clone(), running.made.limits);
             self.remove(running.made.leaf, running.made.slot);
+            self.weigh(&leaf, &limits);
         }
     }
 

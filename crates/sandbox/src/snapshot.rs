@@ -123,9 +123,10 @@ fn hold(charge: &Charge<'_>) -> Result<Remote, Failure> {
     fitness::check(charge.init, program, &charge.given)?;
     let Charge { tree, leaf, limits, host, .. } = charge;
     tree.divide(leaf, limits, *host).step("divide its cgroup")?;
+    let stopped = Remote::of_stopped(program, registers)?;
     // Only now: of its own it does nothing any more.
     trace::suspend_filter(program).step("suspend its filter")?;
-    Remote::of_snapshot(program, registers)
+    stopped.into_snapshot()
 }
 
 /// A process that ends unless it has got where it should.

@@ -47,7 +47,7 @@ impl Hierarchy {
 
 impl Tree {
     /// Divides a leaf of v2: its processes, which it ends with, get a leaf within it, to which their
-    /// limits go.
+    /// limits go; the bound on processor time goes, as nothing will run there.
     pub(crate) fn divide(&self, leaf: &str, limits: &Limits, user: u32) -> Result<(), Error> {
         for hierarchy in self.hierarchies.iter().filter(|it| it.v2) {
             let (dir, controllers) = (hierarchy.group.join(leaf), &hierarchy.controllers);
@@ -62,6 +62,9 @@ impl Tree {
             for (file, value) in settings::limits(true, controllers, limits) {
                 put(&own.join(file.name), &value, file.optional)?;
                 put(&dir.join(file.name), "max", file.optional)?;
+            }
+            for (file, value) in settings::quota(true, controllers, None) {
+                put(&dir.join(file.name), &value, file.optional)?;
             }
             give(&dir, user)?;
         }

@@ -139,8 +139,10 @@ impl State {
     fn slot(&mut self) -> Result<u32, Failure> {
         let slot = self.uids.acquire();
         let slot = slot.or_else(|| {
-            let unused = self.stock.give_up()?;
-            self.discard(unused);
+            match self.stock.give_up() {
+                Some(unused) => self.discard(unused),
+                None => self.give_up_next()?,
+            }
             self.uids.acquire()
         });
         slot.ok_or_else(|| Failure("all uids of the range are in use".to_owned()))

@@ -4,13 +4,12 @@
 
 use std::fs;
 
-use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 use super::State;
 
 impl State {
-    /// Waits for every child that is in a process namespace below that of a sandbox and is nobody's:
-    /// each is ending.
+    /// Ends every child that is in a process namespace below that of a sandbox and is nobody's.
     pub(super) fn collect_lost(&self) {
         let own = getpid().as_raw_nonzero();
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
@@ -20,7 +19,8 @@ impl State {
                 continue;
             };
             if is_below(child) {
-                // Somebody's death has killed it; if it is gone already, all is well.
+                // Mostly it is dying already; one that lives would wait for ever, and so would we.
+                kill_process(child, Signal::KILL).ok();
                 waitpid(Some(child), WaitOptions::empty()).ok();
             }
         }

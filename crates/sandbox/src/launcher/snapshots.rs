@@ -233,7 +233,8 @@ impl State {
             return;
         };
         let name = self.stock.name();
-        // Who restores the next is told why there is none.
+        // Who restores the next is told why there is none. On v2 the first may come before the keeper has
+        // divided the cgroup, and fails.
         let Ok(empty) = self.make_within(snapshot, kind, limits, name, None) else { return };
         let data = epoll::EventData::new_u64(snapshot | AHEAD);
         let watched = epoll::add(&self.events, &empty.pidfd, data, epoll::EventFlags::IN);
@@ -251,6 +252,16 @@ impl State {
         Some(empty)
     }
 
+    /// Ends what was made ahead for some snapshot, if there is any such thing.
+    pub(super) fn give_up_next(&mut self) -> Option<()> {
+        let has_next =
+            |running: &Running| running.held.as_ref().is_some_and(|held| held.next.is_some());
+        let found = self.running.iter().find(|(_, running)| has_next(running));
+        let snapshot = found.map(|(id, _)| *id)?;
+        self.discard_next(snapshot);
+        Some(())
+    }
+
     /// Ends what was made ahead for a snapshot.
     pub(super) fn discard_next(&mut self, snapshot: u64) {
         if let Some(empty) = self.take_next(snapshot) {
@@ -259,7 +270,7 @@ impl State {
     }
 
     /// Gives a divided leaf what all those within it should have together.
-    fn weigh(&self, leaf: &LeafName, limits: &Limits) {
+    pub(super) fn weigh(&self, leaf: &LeafName, limits: &Limits) {
         let Some(above) = &leaf.within else { return };
         let is_within = |running: &&Running| {
             running.made.leaf.within.as_ref().is_some_and(|it| it.name == above.name)

@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::net::SendFlags;
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open,
+    pidfd_send_signal,
 };
 
 use crate::step::{Failure, Step};
@@ -33,6 +35,14 @@ const TABLE: u64 = 3 * PAGE;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `sigaltstack` of a process without another stack for signals.
 const NO_STACK: u32 = 2;
+/// `cs` of a process that runs 64-bit code, see `arch/x86/include/asm/segment.h`.
+const CODE_SEGMENT: u64 = 0x33;
+/// `eflags` of a process that nothing special is done to, for calls of ours.
+const FLAGS: u64 = 0x202;
+/// Below this the kernel maps nothing, see `vm.mmap_min_addr`.
+const LOWEST: u64 = 1 << 16;
+/// See rseq(2).
+const RSEQ_FLAG_UNREGISTER: u64 = 1;
 /// Steps after which a call must be done, where each signal that waits takes one.
 const STEPS: usize = 256;
 
@@ -47,15 +57,10 @@ pub(super) struct Base {
     room: u64,
     /// Where libc keeps the id of the only thread.
     thread_id: u64,
-    /// What the kernel forgets in a process that shares its memory, and so in the children of one.
-    forgotten: Forgotten,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Forgotten {
-    /// Where restartable sequences are registered, see `rseq(2)`.
+    /// Where restartable sequences were registered, see `rseq(2)`.
     sequences: Option<Sequences>,
-    /// `stack_t` of the stack for signals: address, flags, size.
+    /// `stack_t` of the stack for signals: address, flags, size. The kernel forgets it where memory is
+    /// shared.
     stack: [u64; 3],
 }
 
@@ -63,6 +68,7 @@ struct Forgotten {
 #[derive(Debug)]
 pub(super) struct Remote {
     pid: Pid,
+    process: OwnedFd,
     memory: File,
     base: Base,
 }
@@ -74,33 +80,59 @@ pub(super) fn is_reading(registers: &Registers) -> bool {
 }
 
 impl Remote {
-    /// The snapshot itself, with room for instructions and arguments made in it.
-    pub(super) fn of_snapshot(pid: Pid, registers: Registers) -> Result<Self, Failure> {
+    /// A process that stands while it reads, under its filter still.
+    ///
+    /// Its restartable sequences are given up: when it goes on, the kernel would have it go on wherever
+    /// they say, if they say so of the place where the keeper put it.
+    pub(super) fn of_stopped(pid: Pid, registers: Registers) -> Result<Self, Failure> {
+        if registers.cs != CODE_SEGMENT {
+            return Err(Failure("it does not run as 64-bit code".to_owned()));
+        }
+        let process = pidfd_open(pid, PidfdFlags::empty()).step("open the process")?;
         let memory = open_memory(pid).step("open its memory")?;
+        let sequences = trace::sequences(pid).step("ask for restartable sequences")?;
         let instruction = find_instruction(pid, &memory).step("find an instruction")?;
-        let forgotten = Forgotten::default();
-        let base = Base { registers, instruction, room: 0, thread_id: 0, forgotten };
-        let mut snapshot = Self { pid, memory, base };
+        let base = Base { registers, instruction, room: 0, thread_id: 0, sequences, stack: [0; 3] };
+        let stopped = Self { pid, process, memory, base };
+        stopped.forget_sequence().step("end a restartable sequence")?;
+        if let Some(Sequences { address, bytes, signature }) = sequences {
+            let arguments = [address, bytes.into(), RSEQ_FLAG_UNREGISTER, signature.into()];
+            stopped.call(libc::SYS_rseq, &arguments).step("give up restartable sequences")?;
+        }
+        Ok(stopped)
+    }
+
+    /// Makes it a snapshot, with room for instructions and arguments in it.
+    pub(super) fn into_snapshot(mut self) -> Result<Self, Failure> {
         let (access, kind) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         let arguments = [0, ROOM, access.arg(), kind.arg(), (-1).arg(), 0];
-        let room = snapshot.call(libc::SYS_mmap, &arguments).step("make room in it")?;
-        snapshot.base.room = room;
-        snapshot.memory.write_all_at(&LOOP, room).step("write instructions")?;
+        let room = self.call(libc::SYS_mmap, &arguments).step("make room in it")?;
+        if room < LOWEST || !room.is_multiple_of(PAGE) {
+            return Err(Failure("make room in it: it did something else".to_owned()));
+        }
+        self.base.room = room;
+        self.memory.write_all_at(&LOOP, room).step("write instructions")?;
         let access = libc::PROT_READ | libc::PROT_EXEC;
-        snapshot.call(libc::SYS_mprotect, &[room, PAGE, access.arg()]).step("make them run")?;
-        let mut asked = Batch::of(&snapshot);
+        self.call(libc::SYS_mprotect, &[room, PAGE, access.arg()]).step("make them run")?;
+        let mut asked = Batch::of(&self);
         let (address, stack) = (asked.words(&[0]), asked.words(&[0; 3]));
         let arguments = [libc::PR_GET_TID_ADDRESS.arg(), address];
         asked.call(libc::SYS_prctl, &arguments, "ask where its id is");
         asked.call(libc::SYS_sigaltstack, &[0, stack], "ask for its stack for signals");
         asked.run()?;
-        let [thread_id] = snapshot.words(address).step("read where its id is")?;
-        let sequences = trace::sequences(pid).step("ask for restartable sequences")?;
-        let stack = snapshot.words(stack).step("read its stack for signals")?;
-        snapshot.base.thread_id = thread_id;
-        snapshot.base.forgotten = Forgotten { sequences, stack };
-        Ok(snapshot)
+        let [thread_id] = self.words(address).step("read where its id is")?;
+        self.base.thread_id = thread_id;
+        self.base.stack = self.words(stack).step("read its stack for signals")?;
+        Ok(self)
+    }
+
+    /// Sees that no sequence is begun where they are registered: `rseq_cs` and `flags`.
+    fn forget_sequence(&self) -> io::Result<()> {
+        match self.base.sequences {
+            Some(Sequences { address, .. }) => self.memory.write_all_at(&[0; 12], address + 8),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -144,8 +176,10 @@ impl Remote {
         self.memory.write_all_at(&bytes, self.data_at(0))?;
         let (_, child) = self.stepped(libc::SYS_clone3, &[self.data_at(0), bytes.len() as u64])?;
         let pid = child.ok_or(io::ErrorKind::InvalidData)?;
-        let made = trace::wait_for_stop(pid)
-            .and_then(|_| Ok(Self { pid, memory: open_memory(pid)?, base: self.base }));
+        let made = trace::wait_for_stop(pid).and_then(|_| {
+            let process = pidfd_open(pid, PidfdFlags::empty())?;
+            Ok(Self { pid, process, memory: open_memory(pid)?, base: self.base })
+        });
         made.inspect_err(|_| end(pid))
     }
 
@@ -157,9 +191,9 @@ impl Remote {
         let kind = [libc::AF_UNIX.arg(), libc::SOCK_SEQPACKET.arg(), 0, pair];
         before.call(libc::SYS_socketpair, &kind, "socketpair");
         before.run()?;
-        let pidfd = pidfd_open(self.pid, PidfdFlags::empty()).step("open the process")?;
         // Nothing else is open there, so they are the first two.
-        let ours = pidfd_getfd(&pidfd, 1, PidfdGetfdFlags::empty()).step("take its socket")?;
+        let ours =
+            pidfd_getfd(&self.process, 1, PidfdGetfdFlags::empty()).step("take its socket")?;
         let rights: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         send_bytes(ours.as_fd(), b"x", &rights, SendFlags::DONTWAIT).step("pass descriptors")?;
         drop(ours);
@@ -188,11 +222,7 @@ impl Remote {
 
     /// Adds what makes the kernel know again what it has forgotten.
     pub(super) fn remind(&self, calls: &mut Batch<'_>) {
-        let Forgotten { sequences, stack } = self.base.forgotten;
-        if let Some(Sequences { address, bytes, signature }) = sequences {
-            let arguments = [address, bytes.into(), 0, signature.into()];
-            calls.call(libc::SYS_rseq, &arguments, "register restartable sequences");
-        }
+        let stack = self.base.stack;
         // The flags are an `int` before four bytes of nothing.
         if stack[1] & u64::from(u32::MAX) != u64::from(NO_STACK) {
             let at = calls.words(&stack);
@@ -229,6 +259,7 @@ impl Remote {
         self.memory.write_all_at(data, room + DATA)?;
         self.memory.write_all_at(table, room + TABLE)?;
         registers.rip = room;
+        registers.eflags = FLAGS;
         registers.orig_rax = u64::MAX;
         registers.rbx = room + TABLE;
         registers.r12 = room + TABLE + table.len() as u64;
@@ -248,10 +279,21 @@ impl Remote {
             trace::resume(self.pid)?;
             match trace::wait_for_stop(self.pid)? {
                 Stop::Stepped => return Ok(()),
-                Stop::Forked | Stop::Told | Stop::Signal => {}
+                Stop::Forked | Stop::Told | Stop::Signal => {
+                    let begin = self.base.room;
+                    self.stands_in(begin..=begin + LOOP.len() as u64)?;
+                }
             }
         }
         Err(io::Error::other("it does not come to an end"))
+    }
+
+    /// Sees that it is where it was put.
+    fn stands_in(&self, places: RangeInclusive<u64>) -> io::Result<()> {
+        if places.contains(&trace::registers(self.pid)?.rip) {
+            return Ok(());
+        }
+        Err(io::Error::other("it did something else"))
     }
 
     /// Lets it go on from where the snapshot was stopped: it reads.
@@ -262,19 +304,44 @@ impl Remote {
         registers.rax = registers.orig_rax;
         // Nothing for the kernel to begin again.
         registers.orig_rax = u64::MAX;
+        // Last of all: from here on it is the program's again what they do.
+        self.forget_sequence()?;
+        if let Some(Sequences { address, bytes, signature }) = self.base.sequences {
+            let arguments = [address, bytes.into(), 0, signature.into()];
+            self.call(libc::SYS_rseq, &arguments)?;
+        }
         trace::set_registers(self.pid, &registers)?;
         trace::release(self.pid)
     }
 
     /// Ends it; whoever is its parent collects it.
     pub(super) fn end(&self) {
-        end(self.pid);
+        // It may have ended already, and its number may be another's.
+        pidfd_send_signal(&self.process, Signal::KILL).ok();
+        while trace::wait_for_stop(self.pid).is_ok() {}
     }
 
     fn stepped(&self, number: libc::c_long, arguments: &[u64]) -> io::Result<(u64, Option<Pid>)> {
+        let mut child = None;
+        let made = self.step(number, arguments, &mut child);
+        made.map(|result| (result, child)).inspect_err(|_| {
+            // Whatever went wrong, nobody would ever hear of it again.
+            if let Some(child) = child {
+                end(child);
+            }
+        })
+    }
+
+    fn step(
+        &self,
+        number: libc::c_long,
+        arguments: &[u64],
+        child: &mut Option<Pid>,
+    ) -> io::Result<u64> {
         let Base { mut registers, instruction, .. } = self.base;
         let argument = |at: usize| arguments.get(at).copied().unwrap_or(0);
         registers.rip = instruction;
+        registers.eflags = FLAGS;
         registers.rax = number.cast_unsigned();
         registers.orig_rax = u64::MAX;
         registers.rdi = argument(0);
@@ -289,24 +356,19 @@ impl Remote {
             return Err(io::Error::other("its instruction has changed"));
         }
         trace::set_registers(self.pid, &registers)?;
-        let mut child = None;
+        let after = instruction + INSTRUCTION.len() as u64;
         for _ in 0..STEPS {
             trace::step(self.pid)?;
             match trace::wait_for_stop(self.pid)? {
-                Stop::Stepped => return self.result(child),
-                Stop::Forked => child = Some(trace::child(self.pid)?),
-                Stop::Told | Stop::Signal => {}
+                Stop::Stepped => {
+                    self.stands_in(after..=after)?;
+                    return outcome(trace::registers(self.pid)?.rax);
+                }
+                Stop::Forked => *child = Some(trace::child(self.pid)?),
+                Stop::Told | Stop::Signal => self.stands_in(instruction..=after)?,
             }
         }
         Err(io::Error::other("it does not come to an end"))
-    }
-
-    fn result(&self, child: Option<Pid>) -> io::Result<(u64, Option<Pid>)> {
-        let registers = trace::registers(self.pid)?;
-        if registers.rip != self.base.instruction + INSTRUCTION.len() as u64 {
-            return Err(io::Error::other("it did something else"));
-        }
-        Ok((outcome(registers.rax)?, child))
     }
 }
 
@@ -324,7 +386,9 @@ fn open_memory(pid: Pid) -> io::Result<File> {
 fn find_instruction(pid: Pid, memory: &File) -> io::Result<u64> {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", pid.as_raw_nonzero()))?;
     let none = || io::Error::other("there is none");
-    let line = maps.lines().find(|line| line.ends_with("[vdso]")).ok_or_else(none)?;
+    // Whole, as the name of a file may end so.
+    let is_it = |line: &&str| line.split_whitespace().nth(5) == Some("[vdso]");
+    let line = maps.lines().find(is_it).ok_or_else(none)?;
     let (from, rest) = line.split_once('-').ok_or_else(none)?;
     let (to, _) = rest.split_once(' ').ok_or_else(none)?;
     let address = |text| u64::from_str_radix(text, 16).map_err(io::Error::other);

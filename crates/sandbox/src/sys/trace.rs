@@ -85,20 +85,18 @@ pub(crate) struct Sequences {
     pub(crate) signature: u32,
 }
 
-/// Asks for what a stopped process has registered, if anything: the kernel may know of no such thing.
+/// Asks for what a stopped process has registered, if anything.
+///
+/// # Errors
+/// Also where the kernel cannot tell: before Linux 5.13.
 pub(crate) fn sequences(pid: Pid) -> io::Result<Option<Sequences>> {
     // JUSTIFICATION: a C structure of integers that has no constructor.
     // SAFETY: all bits zero is a valid value of it.
     let mut found: libc::ptrace_rseq_configuration = unsafe { std::mem::zeroed() };
     let (size, at) = (size_of_val(&found), (&raw mut found).addr());
-    match request(libc::PTRACE_GET_RSEQ_CONFIGURATION, pid, size, at) {
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(None),
-        asked => {
-            asked?;
-            let (address, bytes) = (found.rseq_abi_pointer, found.rseq_abi_size);
-            Ok((address != 0).then_some(Sequences { address, bytes, signature: found.signature }))
-        }
-    }
+    request(libc::PTRACE_GET_RSEQ_CONFIGURATION, pid, size, at)?;
+    let (address, bytes) = (found.rseq_abi_pointer, found.rseq_abi_size);
+    Ok((address != 0).then_some(Sequences { address, bytes, signature: found.signature }))
 }
 
 /// The process that a process has just forked.

@@ -228,6 +228,44 @@ fn the_filter_applies_until_the_program_stands() {
     verdict.unwrap();
 }
 
+/// Has the kernel send it elsewhere, by a restartable sequence (rseq(2)), as soon as it would go on with
+/// the instruction of the vDSO that a keeper uses: there a mark is left. Then waits for a frame.
+const ELSEWHERE: &str = r"
+import ctypes, struct
+libc, page, signature = ctypes.CDLL(None), 0x20000000, 0x53053053
+libc.pthread_self.restype = ctypes.c_void_p
+# Instead of libc's own sequences, which may be registered with either size.
+theirs = libc.pthread_self() + ctypes.c_ssize_t.in_dll(libc, '__rseq_offset').value
+for size in (32, ctypes.c_uint.in_dll(libc, '__rseq_size').value):
+    libc.syscall(334, ctypes.c_void_p(theirs), size, 1, signature)
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.mmap(page, 4096, 7, 0x32, -1, 0)
+line = next(line for line in open('/proc/self/maps') if line.endswith('[vdso]\n'))
+begin, end = (int(address, 16) for address in line.split()[0].split('-'))
+begin += ctypes.string_at(begin, end - begin).index(bytes.fromhex('0f05'))
+put = lambda at, *parts: ctypes.memmove(page + at, b''.join(parts), sum(map(len, parts)))
+code = bytes.fromhex
+# mov byte [page + 0x700], 1; jmp behind the instruction
+put(0x100, struct.pack('<I', signature), code('c60425'), struct.pack('<IB', page + 0x700, 1),
+    code('ff2500000000'), struct.pack('<Q', begin + 2))
+put(0x200, struct.pack('<IIQQQ', 0, 0, begin, 2, page + 0x104))
+registered = libc.syscall(334, ctypes.c_void_p(page + 0x400), 32, 0, signature)
+# mov r8, where it is begun; mov r9, the sequence; read(3, page + 0x800, 1), begun just before; ret
+put(0x600, code('49b8'), struct.pack('<Q', page + 0x408), code('49b9'), struct.pack('<Q', page + 0x200),
+    code('31c0bf0300000048be'), struct.pack('<Q', page + 0x800), code('ba010000004d89080f05c3'))
+print('initialised', flush=True)
+ctypes.CFUNCTYPE(ctypes.c_long)(page + 0x600)()
+print('registered' if registered == 0 else 'refused', ctypes.string_at(page + 0x700, 1)[0], flush=True)
+";
+
+#[test]
+fn no_sequence_of_the_program_takes_over_from_its_keeper() {
+    let Some(launcher) = able() else { return };
+    let snapshot = held(&launcher, ELSEWHERE);
+    let mut restored = restore(&launcher, &snapshot);
+    assert_eq!(restored.says("x"), "registered 0");
+}
+
 #[test]
 fn what_a_fork_would_break_or_share_is_refused_with_its_reason() {
     let Some(launcher) = able() else { return };
