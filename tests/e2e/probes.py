@@ -198,3 +198,9 @@ def outcome(answer: str) -> str:
     if any(number < 0 for number in numbers[:-1]):
         return f"not reached: {answer}"
     return "allowed" if numbers[-1] >= 0 else errno.errorcode.get(-numbers[-1], str(numbers[-1]))
+
+
+def host(lacking: set[str]) -> str:
+    """This host in the words of `probe_table.TOLD`: what decides between two errnos."""
+    user = "root" if os.geteuid() == 0 else "a user"
+    return f"{os.uname().release}, {user}" + ", no Landlock" * ("landlock" in lacking)
