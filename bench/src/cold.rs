@@ -116,10 +116,12 @@ fn bare_start(language: &Language) -> Result<Duration> {
     Ok(before.elapsed())
 }
 
+/// The latency that so many percent do not exceed.
 fn at(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
 }
 
+/// The 50th and the 99th percentile in milliseconds.
 fn pair(sorted: &[Duration]) -> String {
     let millis = |percent| at(sorted, percent).as_secs_f64() * 1e3;
     format!("{:.2} / {:.2}", millis(50), millis(99))

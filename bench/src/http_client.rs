@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// Bytes of an answer that are read.
+const MOST: u64 = 1 << 20;
+
 /// A request as bytes, and where it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -27,12 +30,7 @@ impl Target {
         headers: &[(String, String)],
         body: &[u8],
     ) -> Self {
-        let mut head = format!("POST {path} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
-        Self { address, request: [head.as_bytes(), body].concat() }
+        Self { address, request: message("POST", path, headers, body) }
     }
 
     /// Opens a connection.
@@ -68,6 +66,38 @@ impl Connection {
     }
 }
 
+/// A request as it goes over the wire.
+fn message(method: &str, path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// Makes one request on a connection of its own and gives the body of its answer. What a function
+/// failed with is an answer, too.
+pub(crate) fn once(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    mut headers: Vec<(String, String)>,
+    body: &[u8],
+) -> Result<Vec<u8>> {
+    headers.push(("connection".to_owned(), "close".to_owned()));
+    let mut stream = TcpStream::connect(address).context("cannot connect")?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(&message(method, path, &headers, body))?;
+    let mut answer = Vec::new();
+    stream.take(MOST).read_to_end(&mut answer)?;
+    let told = || String::from_utf8_lossy(&answer).into_owned();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.with_context(|| format!("{method} {path} was cut off: {}", told()))?;
+    ensure!(answer.starts_with(b"HTTP/1.1 2"), "{method} {path} failed: {}", told());
+    Ok(answer.split_off(end + 4))
+}
+
 /// The latency of each answer over several connections at once, and how long all took.
 pub(crate) fn crowd(
     target: &Target,
@@ -90,6 +120,46 @@ pub(crate) fn crowd(
     })
 }
 
+/// Sends the request over so many connections at the same moment, and gives how long after it each
+/// was answered.
+pub(crate) fn burst(target: &Target, connections: usize) -> Result<Vec<Duration>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..connections {
+            let stream = tokio::net::TcpStream::connect(target.address).await?;
+            stream.set_nodelay(true)?;
+            streams.push(stream);
+        }
+        let started = Instant::now();
+        let mut load = tokio::task::JoinSet::new();
+        for mut stream in streams {
+            stream.write_all(&target.request).await?;
+            load.spawn(async move {
+                answer(&mut stream, &mut vec![0; 16 << 10]).await.map(|()| started.elapsed())
+            });
+        }
+        let mut answers = Vec::new();
+        while let Some(done) = load.join_next().await {
+            answers.push(done??);
+        }
+        Ok(answers)
+    })
+}
+
+/// Reads a whole answer.
+async fn answer(stream: &mut tokio::net::TcpStream, buffer: &mut [u8]) -> Result<()> {
+    let mut filled = 0;
+    loop {
+        let count = stream.read(&mut buffer[filled..]).await?;
+        ensure!(count > 0, "the server closed the connection");
+        filled += count;
+        if is_whole(&buffer[..filled])? {
+            return Ok(());
+        }
+    }
+}
+
 async fn keep_asking(target: &Target, until: Instant) -> Result<Vec<Duration>> {
     let mut stream = tokio::net::TcpStream::connect(target.address).await?;
     stream.set_nodelay(true)?;
@@ -101,15 +171,7 @@ async fn keep_asking(target: &Target, until: Instant) -> Result<Vec<Duration>> {
             return Ok(latencies);
         }
         stream.write_all(&target.request).await?;
-        let mut filled = 0;
-        loop {
-            let count = stream.read(&mut buffer[filled..]).await?;
-            ensure!(count > 0, "the server closed the connection");
-            filled += count;
-            if is_whole(&buffer[..filled])? {
-                break;
-            }
-        }
+        answer(&mut stream, &mut buffer).await?;
         latencies.push(before.elapsed());
     }
 }

@@ -1,10 +1,12 @@
 //! Measures the warm path of a running Lacewing against two floors in the same run: a bare hyper
 //! server that answers a constant, and the bare round trip to a process of the function's language.
-//! Then what a sandbox costs: its parts in time, and what an idle one holds.
+//! Then what first requests cost, one by one, many at once and restored from snapshots; how many
+//! Instances can be made in a second; and what sandboxes cost, in time, and idle ones in memory.
 //!
 //! It prints ratios, because absolute figures mean little on a shared machine. It never judges: the
 //! promises stand in SPECIFICATION.md.
 
+mod burst;
 mod cold;
 mod cpu;
 mod decisions;
@@ -15,7 +17,7 @@ mod report;
 mod samples;
 mod sandbox;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,24 +60,26 @@ enum Role {
     Launcher,
     /// First requests to functions of which nothing exists yet.
     Cold(cold::Arguments),
+    /// Many first requests to one function at the same moment.
+    Burst(burst::Arguments),
     /// What a sandbox costs to make, part by part, and what an idle one holds; as root.
     SandboxCost(sandbox::Arguments),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let binary = program(&cli);
     let result = match &cli.role {
         Some(Role::Launcher) => return lacewing_sandbox::launcher_main(),
-        Some(Role::SandboxCost(arguments)) => sandbox::measure(arguments),
-        Some(Role::Cold(arguments)) => {
-            program(&cli).and_then(|binary| cold::measure(&binary, arguments))
-        }
         Some(Role::Hyper) => floors::hyper_server(),
         Some(Role::Child) => floors::compiled_child(),
-        None if cli.only.is_some() || cli.cpus.is_some() => measure(&cli),
-        None => measure(&cli)
-            .and_then(|()| cold::measure(&program(&cli)?, &cold::Arguments::default()))
-            .and_then(|()| sandbox::measure(&sandbox::Arguments::default())),
+        Some(Role::Cold(how)) => binary.and_then(|binary| cold::measure(&binary, how)),
+        Some(Role::Burst(how)) => binary.and_then(|binary| burst::measure(&binary, how)),
+        Some(Role::SandboxCost(how)) => sandbox::measure(how),
+        None if cli.only.is_some() || cli.cpus.is_some() => {
+            binary.and_then(|binary| measure(&binary, &cli))
+        }
+        None => binary.and_then(|binary| everything(&binary, &cli)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,6 +90,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// What `make bench` measures, in turn.
+fn everything(binary: &Path, cli: &Cli) -> Result<()> {
+    measure(binary, cli)?;
+    cold::measure(binary, &cold::Arguments::default())?;
+    burst::measure(binary, &burst::Arguments::default())?;
+    sandbox::measure(&sandbox::Arguments::default())
+}
+
 /// The program to measure.
 fn program(cli: &Cli) -> Result<PathBuf> {
     match &cli.binary {
@@ -94,8 +106,7 @@ fn program(cli: &Cli) -> Result<PathBuf> {
     }
 }
 
-fn measure(cli: &Cli) -> Result<()> {
-    let binary = program(cli)?;
+fn measure(binary: &Path, cli: &Cli) -> Result<()> {
     decisions::measure(cli.rounds)?;
     let length = Duration::from_secs_f64(cli.seconds);
     let languages = platform::Language::available();
@@ -112,7 +123,7 @@ fn measure(cli: &Cli) -> Result<()> {
     report::say(&format!("This takes about {:.0} s.", expected.as_secs_f64()));
     for pinning in pinnings {
         report::head(pinning);
-        let node = platform::Platform::start(&binary, pinning, "")?;
+        let node = platform::Platform::start(binary, pinning, "")?;
         let http_floor = floors::HttpFloor::start(pinning)?;
         for language in &chosen {
             let function = node.deploy(language)?;

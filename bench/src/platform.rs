@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lacewing_gateway::sigv4;
@@ -13,12 +14,18 @@ use tempfile::TempDir;
 
 use crate::cpu::{Pinning, Side};
 use crate::floors::EVENT;
-use crate::http_client::Target;
+use crate::http_client::{Target, once};
 
 const PYTHON: &str = "import json\n\ndef handler(event, context):\n    \
     return {\"statusCode\": 200, \"body\": \"hello \" + event[\"name\"]}\n";
 const NODE: &str =
     "exports.handler = async (event) => ({ statusCode: 200, body: 'hello ' + event.name });\n";
+
+/// Time in which a server comes to rest.
+const SETTLING: Duration = Duration::from_secs(90);
+/// How long it must have been at rest.
+const STEADY: Duration = Duration::from_millis(1_000);
+const COMPILED: &str = include_str!("../../tests/functions/static/bootstrap.rs");
 
 /// A language that is measured.
 #[derive(Clone, Debug)]
@@ -55,25 +62,34 @@ impl Language {
         }
     }
 
+    /// The function that answers at once.
+    const fn hello(&self) -> &'static str {
+        match self {
+            Self::Python { .. } => PYTHON,
+            Self::Node { .. } => NODE,
+            Self::Compiled => COMPILED,
+        }
+    }
+
     /// Writes the function's files and gives its runtime, if it cannot be found by looking.
-    fn write(&self, directory: &Path) -> Result<Option<String>> {
+    fn write(&self, directory: &Path, source: &str) -> Result<Option<String>> {
         match self {
             Self::Python { interpreter } => {
-                std::fs::write(directory.join("app.py"), PYTHON)?;
+                std::fs::write(directory.join("app.py"), source)?;
                 let code = "import sys; print('python3.%d' % sys.version_info[1])";
                 let output = Command::new(interpreter).args(["-I", "-S", "-c", code]).output()?;
                 Ok(Some(String::from_utf8(output.stdout)?.trim().to_owned()))
             }
             Self::Node { interpreter } => {
-                std::fs::write(directory.join("index.js"), NODE)?;
+                std::fs::write(directory.join("index.js"), source)?;
                 let output = Command::new(interpreter).arg("--version").output()?;
                 let version = String::from_utf8(output.stdout)?;
                 let major = version.trim_start_matches('v').split('.').next().unwrap_or_default();
                 Ok(Some(format!("nodejs{major}.x")))
             }
             Self::Compiled => {
-                let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .join("../tests/functions/static/bootstrap.rs");
+                let file = directory.with_extension("rs");
+                std::fs::write(&file, source)?;
                 let status = Command::new("rustc")
                     .args([
                         "--edition=2021",
@@ -81,7 +97,7 @@ impl Language {
                         "-Ctarget-feature=+crt-static",
                         "-Cstrip=symbols",
                     ])
-                    .arg(source)
+                    .arg(file)
                     .arg("-o")
                     .arg(directory.join("bootstrap"))
                     .status()?;
@@ -149,59 +165,128 @@ impl Platform {
 
     /// Deploys so many functions of the same code.
     pub(crate) fn deploy_many(&self, language: &Language, count: usize) -> Result<Vec<Function>> {
+        self.deploy_code(language.name(), language, language.hello(), count)
+    }
+
+    /// Deploys so many functions of this code, whose names begin with the given one.
+    pub(crate) fn deploy_code(
+        &self,
+        name: &str,
+        language: &Language,
+        source: &str,
+        count: usize,
+    ) -> Result<Vec<Function>> {
         self.pinning.apply(Side::Load)?;
-        let directory = self.data.path().join(language.name());
-        std::fs::create_dir(&directory)?;
-        let runtime = language.write(&directory)?;
+        let directory = self.directory(name)?;
+        let runtime = language.write(&directory, source)?;
         let mut functions = Vec::new();
         for number in 0..count {
-            let name = format!("bench-{}-{number}", language.name());
-            let mut deploy = self.lacewing("deploy");
-            deploy.arg(&directory).args(["--name", &name]);
-            if let Some(runtime) = &runtime {
-                deploy.args(["--runtime", runtime]);
-            }
-            let output = deploy.output()?;
-            let told = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "deploy failed: {told}");
-            functions.push(Function { target: self.signed_request(&name)? });
+            let name = format!("bench-{name}-{number}");
+            let runtime = runtime.iter().flat_map(|runtime| ["--runtime", runtime]);
+            self.deploy_directory(&directory, &name, runtime)?;
+            functions.push(self.function(&name, None)?);
         }
         Ok(functions)
     }
 
+    /// A new directory for the code of a function.
+    fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.data.path().join(name);
+        std::fs::create_dir(&directory)?;
+        Ok(directory)
+    }
+
+    /// Deploys a directory by the public command line, with more arguments.
+    fn deploy_directory<'a>(
+        &self,
+        directory: &Path,
+        name: &str,
+        more: impl IntoIterator<Item = &'a str>,
+    ) -> Result<()> {
+        let mut deploy = self.lacewing("deploy");
+        let output = deploy.arg(directory).args(["--name", name]).args(more).output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "deploy failed: {told}");
+        Ok(())
+    }
+
+    /// The sum of the series of this name, and with this label, in `/metrics`.
+    fn metric(&self, name: &str, label: &str) -> Result<u64> {
+        let host = vec![("host".to_owned(), self.address.to_string())];
+        let text = String::from_utf8(once(self.address, "GET", "/metrics", host, b"")?)?;
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(label)
+        });
+        let value = |line: &str| line.rsplit(' ').next().unwrap_or_default().parse::<u64>();
+        Ok(series.map(value).sum::<Result<u64, _>>()?)
+    }
+
+    /// How many Instances are in a state.
+    fn instances(&self, state: &str) -> Result<u64> {
+        self.metric("lacewing_instances", &format!("state=\"{state}\""))
+    }
+
+    /// Waits until nothing is under way: no Instance starts, works or ends, no blank one is made,
+    /// and so many are idle.
+    pub(crate) fn settle(&self, is_enough: impl Fn(u64) -> bool) -> Result<()> {
+        let until = Instant::now() + SETTLING;
+        let (mut last, mut since) = (None, Instant::now());
+        loop {
+            let moving = ["starting", "busy", "retiring"].map(|state| self.instances(state));
+            let moving = moving.into_iter().sum::<Result<u64>>()?;
+            let (idle, blank) = (self.instances("idle")?, self.instances("blank")?);
+            let now = Some((moving, idle, blank));
+            if now != last || moving > 0 || !is_enough(idle) {
+                (last, since) = (now, Instant::now());
+            } else if since.elapsed() > STEADY {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{moving} on their way, {idle} idle, {blank} blank");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The directory that the server keeps everything in.
+    fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// Begins a command of the public command line.
     fn lacewing(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg(verb).args(["--endpoint", &format!("http://{}", self.address)]);
-        command.arg("--data-dir").arg(self.data.path().join("data"));
+        command.arg("--data-dir").arg(self.data());
         command
     }
 
-    fn signed_request(&self, name: &str) -> Result<Target> {
-        let path = format!("/2015-03-31/functions/{name}/invocations");
+    /// A function, or a version of it, that can be asked.
+    pub(crate) fn function(&self, name: &str, qualifier: Option<&str>) -> Result<Function> {
+        let mut path = format!("/2015-03-31/functions/{name}/invocations");
+        if let Some(qualifier) = qualifier {
+            path.push_str(&format!("?Qualifier={qualifier}"));
+        }
+        // Signed once for many requests: a replay is accepted for five minutes.
+        let headers = self.signed("POST", &path, EVENT.as_bytes())?;
+        Ok(Function { target: Target::post(self.address, &path, &headers, EVENT.as_bytes()) })
+    }
+
+    fn signed(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<(String, String)>> {
         let request = http::Request::builder()
-            .method("POST")
+            .method(method)
             .uri(format!("http://{}{path}", self.address))
             .header("host", self.address.to_string())
             .body(())?;
         let (mut parts, ()) = request.into_parts();
-        let credentials = read_credentials(&self.data.path().join("data/credentials"))?;
-        sign(&mut parts, &credentials)?;
+        let credentials = read_credentials(&self.data().join("credentials"))?;
+        let region = Region::new("us-east-1")?;
+        let signer =
+            sigv4::Signer { credentials: &credentials, region: &region, service: "lambda" };
+        signer.sign(&mut parts, sigv4::Payload::Bytes(body), SystemClock.now())?;
         let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned);
-        let headers: Vec<(String, String)> = parts
-            .headers
-            .iter()
-            .map(|(name, value)| Ok((name.to_string(), text(value)?)))
-            .collect::<Result<_>>()?;
-        Ok(Target::post(self.address, &path, &headers, EVENT.as_bytes()))
+        let header = |(name, value): (&http::HeaderName, _)| Ok((name.to_string(), text(value)?));
+        parts.headers.iter().map(header).collect()
     }
-}
-
-/// Signs once for many requests: a replay is accepted for five minutes.
-fn sign(parts: &mut http::request::Parts, credentials: &Credentials) -> Result<()> {
-    let region = Region::new("us-east-1")?;
-    let signer = sigv4::Signer { credentials, region: &region, service: "lambda" };
-    signer.sign(parts, sigv4::Payload::Bytes(EVENT.as_bytes()), SystemClock.now())?;
-    Ok(())
 }
 
 fn read_credentials(path: &Path) -> Result<Credentials> {

@@ -59,10 +59,10 @@ pub(crate) fn interleave(
         rows[1].push(repeat(length, || pipe.round_trip())?);
         rows[2].push(sequence(function.target(), length)?);
     }
-    crowd(function.target(), CONNECTIONS, length)?;
+    throng(function.target(), CONNECTIONS, length)?;
     for _ in 0..rounds {
-        crowds[0].push(Latency::of(crowd(http.target(), CONNECTIONS, length)?));
-        crowds[1].push(Latency::of(crowd(function.target(), CONNECTIONS, length)?));
+        crowds[0].push(throng(http.target(), CONNECTIONS, length)?);
+        crowds[1].push(throng(function.target(), CONNECTIONS, length)?);
     }
     let [http, pipe, warm] = rows.map(|row| median_of(&row));
     let [http_crowd, warm_crowd] = crowds.map(|row| median_of(&row));
@@ -79,9 +79,15 @@ impl Latency {
     }
 }
 
+/// Asks over one connection for a while.
 fn sequence(target: &Target, length: Duration) -> Result<Latency> {
     let mut connection = target.connect()?;
     repeat(length, || connection.request())
+}
+
+/// Asks over so many connections for a while.
+fn throng(target: &Target, connections: usize, length: Duration) -> Result<Latency> {
+    Ok(Latency::of(crowd(target, connections, length)?))
 }
 
 /// Repeats an action for a while and gives its latencies.
