@@ -10,7 +10,9 @@ mod burst;
 mod cold;
 mod cpu;
 mod decisions;
+mod density;
 mod floors;
+mod host;
 mod http_client;
 mod platform;
 mod report;
@@ -62,6 +64,8 @@ enum Role {
     Cold(cold::Arguments),
     /// Many first requests to one function at the same moment.
     Burst(burst::Arguments),
+    /// What many idle Instances hold; as root.
+    Density(density::Arguments),
     /// What a sandbox costs to make, part by part, and what an idle one holds; as root.
     SandboxCost(sandbox::Arguments),
 }
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Some(Role::Child) => floors::compiled_child(),
         Some(Role::Cold(how)) => binary.and_then(|binary| cold::measure(&binary, how)),
         Some(Role::Burst(how)) => binary.and_then(|binary| burst::measure(&binary, how)),
+        Some(Role::Density(how)) => binary.and_then(|binary| density::measure(&binary, how)),
         Some(Role::SandboxCost(how)) => sandbox::measure(how),
         None if cli.only.is_some() || cli.cpus.is_some() => {
             binary.and_then(|binary| measure(&binary, &cli))
@@ -95,7 +100,8 @@ fn everything(binary: &Path, cli: &Cli) -> Result<()> {
     measure(binary, cli)?;
     cold::measure(binary, &cold::Arguments::default())?;
     burst::measure(binary, &burst::Arguments::default())?;
-    sandbox::measure(&sandbox::Arguments::default())
+    sandbox::measure(&sandbox::Arguments::default())?;
+    density::measure(binary, &density::Arguments::default())
 }
 
 /// The program to measure.

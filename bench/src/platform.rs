@@ -62,6 +62,11 @@ impl Language {
         }
     }
 
+    /// Whether it is Python.
+    pub(crate) const fn is_python(&self) -> bool {
+        matches!(self, Self::Python { .. })
+    }
+
     /// The function that answers at once.
     const fn hello(&self) -> &'static str {
         match self {
@@ -210,8 +215,13 @@ impl Platform {
         Ok(())
     }
 
+    /// The process of the server.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
     /// The sum of the series of this name, and with this label, in `/metrics`.
-    fn metric(&self, name: &str, label: &str) -> Result<u64> {
+    pub(crate) fn metric(&self, name: &str, label: &str) -> Result<u64> {
         let host = vec![("host".to_owned(), self.address.to_string())];
         let text = String::from_utf8(once(self.address, "GET", "/metrics", host, b"")?)?;
         let series = text.lines().filter(|line| {
@@ -248,7 +258,7 @@ impl Platform {
     }
 
     /// The directory that the server keeps everything in.
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.data.path().join("data")
     }
 

@@ -80,7 +80,7 @@ impl Latency {
 }
 
 /// Asks over one connection for a while.
-fn sequence(target: &Target, length: Duration) -> Result<Latency> {
+pub(crate) fn sequence(target: &Target, length: Duration) -> Result<Latency> {
     let mut connection = target.connect()?;
     repeat(length, || connection.request())
 }

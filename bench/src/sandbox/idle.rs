@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lacewing_sandbox::Sandbox;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::host::kernel;
 use crate::report::say;
 
 use super::{Bed, gone, wait};
@@ -19,7 +20,7 @@ const ROWS: [&str; 6] =
 pub(super) fn measure(bed: &Bed, count: usize) -> Result<()> {
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
-    let before = kernel()?;
+    let before = kernel(ROWS)?;
     let mut all = Vec::with_capacity(count);
     for number in 0..count {
         let sandbox =
@@ -28,25 +29,14 @@ pub(super) fn measure(bed: &Bed, count: usize) -> Result<()> {
         all.push(sandbox);
     }
     std::thread::sleep(Duration::from_secs(1));
-    let after = kernel()?;
+    let after = kernel(ROWS)?;
     let own: u64 = all.iter().filter_map(|one| one.memory().ok()).map(|one| one.current).sum();
     say(&format!("\n{count} idle sandboxes (KiB for each)"));
     let share = |kib: i64| kib / i64::try_from(count).unwrap_or(i64::MAX);
     say(&format!("{:<14} {:>9}", "own cgroup", share(i64::try_from(own / 1024)?)));
     for ((name, before), after) in ROWS.iter().zip(before).zip(after) {
-        say(&format!("{name:<14} {:>+9}", share(after - before)));
+        say(&format!("{name:<14} {:>+9}", share(i64::try_from(after)? - i64::try_from(before)?)));
     }
     all.iter().for_each(Sandbox::kill);
     all.iter().try_for_each(gone)
-}
-
-/// Reads the rows in KiB.
-fn kernel() -> Result<Vec<i64>> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let value = |name: &&str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(*name)?.strip_prefix(':'));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number.with_context(|| format!("no {name} in /proc/meminfo"))?.parse().map_err(Into::into)
-    };
-    ROWS.iter().map(value).collect()
 }
