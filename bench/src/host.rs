@@ -1,14 +1,16 @@
-//! What a server takes of its host, by part: memory. It reads `/proc` and the
+//! What a server takes of its host, by part: processor time and memory. It reads `/proc` and the
 //! control groups, and changes nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// The files of a control group that say what it uses, in version 2 and in version 1.
 const MEMORY: [&str; 2] = ["memory.current", "memory.usage_in_bytes"];
+const PROCESSOR: [&str; 2] = ["cpu.stat", "cpuacct.usage"];
 
 /// The processes of a server, and the name of its control groups.
 #[derive(Clone, Debug)]
@@ -16,6 +18,19 @@ pub(crate) struct Parts {
     server: u32,
     launcher: u32,
     group: String,
+}
+
+/// Processor time, of users and of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    /// The server.
+    pub(crate) server: Duration,
+    /// The launcher, what stands beside it, and its short-lived processes.
+    pub(crate) launcher: Duration,
+    /// All that ran in the control groups of sandboxes.
+    pub(crate) sandboxes: Duration,
+    /// Everything that ran on this host, of whomever.
+    pub(crate) host: Duration,
 }
 
 impl Parts {
@@ -26,6 +41,21 @@ impl Parts {
         let owner =
             fs::read_to_string(data.join("owner")).context("cannot tell the server's id")?;
         Ok(Self { server, launcher, group: format!("lacewing-{}", owner.trim()) })
+    }
+
+    /// What they took until now.
+    pub(crate) fn time(&self) -> Result<Time> {
+        let beside = self.beside().into_iter().filter_map(|pid| times(pid).ok());
+        let (sandboxes, is_v2) = self.counted(PROCESSOR)?;
+        Ok(Time {
+            server: times(self.server)?,
+            launcher: times(self.launcher)? + beside.sum::<Duration>(),
+            sandboxes: match is_v2 {
+                true => Duration::from_micros(sandboxes),
+                false => Duration::from_nanos(sandboxes),
+            },
+            host: busy()?,
+        })
     }
 
     /// The bytes that its control groups count, and which of them are the kernel's own and which are
@@ -104,6 +134,32 @@ fn children(pid: u32) -> Vec<u32> {
     lists
         .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
         .collect()
+}
+
+/// Processor time of a process, and of its children that it has waited for.
+fn times(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    // utime stime cutime cstime
+    let ticks = fields.skip(11).take(4).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(from_ticks(ticks))
+}
+
+/// Processor time that was not idle, of all processors.
+fn busy() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().unwrap_or_default();
+    // user nice system idle iowait irq softirq steal; guests' time is in the first two.
+    let ticks: Vec<u64> =
+        line.split_whitespace().skip(1).take(7).map(str::parse).collect::<Result<_, _>>()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq] = ticks[..] else {
+        anyhow::bail!("/proc/stat is cut off");
+    };
+    Ok(from_ticks(user + nice + system + irq + softirq))
+}
+
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// The proportional share of a process in memory, in bytes.

@@ -7,6 +7,7 @@
 //! promises stand in SPECIFICATION.md.
 
 mod burst;
+mod churn;
 mod cold;
 mod cpu;
 mod decisions;
@@ -64,6 +65,8 @@ enum Role {
     Cold(cold::Arguments),
     /// Many first requests to one function at the same moment.
     Burst(burst::Arguments),
+    /// Instances that are made and retired, as many as go; as root.
+    Churn(churn::Arguments),
     /// What many idle Instances hold; as root.
     Density(density::Arguments),
     /// What a sandbox costs to make, part by part, and what an idle one holds; as root.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Some(Role::Child) => floors::compiled_child(),
         Some(Role::Cold(how)) => binary.and_then(|binary| cold::measure(&binary, how)),
         Some(Role::Burst(how)) => binary.and_then(|binary| burst::measure(&binary, how)),
+        Some(Role::Churn(how)) => binary.and_then(|binary| churn::measure(&binary, how)),
         Some(Role::Density(how)) => binary.and_then(|binary| density::measure(&binary, how)),
         Some(Role::SandboxCost(how)) => sandbox::measure(how),
         None if cli.only.is_some() || cli.cpus.is_some() => {
@@ -100,6 +104,7 @@ fn everything(binary: &Path, cli: &Cli) -> Result<()> {
     measure(binary, cli)?;
     cold::measure(binary, &cold::Arguments::default())?;
     burst::measure(binary, &burst::Arguments::default())?;
+    churn::measure(binary, &churn::Arguments::default())?;
     sandbox::measure(&sandbox::Arguments::default())?;
     density::measure(binary, &density::Arguments::default())
 }
