@@ -122,7 +122,7 @@ fn at(sorted: &[Duration], percent: usize) -> Duration {
 }
 
 /// The 50th and the 99th percentile in milliseconds.
-fn pair(sorted: &[Duration]) -> String {
+pub(crate) fn pair(sorted: &[Duration]) -> String {
     let millis = |percent| at(sorted, percent).as_secs_f64() * 1e3;
     format!("{:.2} / {:.2}", millis(50), millis(99))
 }

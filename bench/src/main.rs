@@ -17,6 +17,7 @@ mod host;
 mod http_client;
 mod platform;
 mod report;
+mod restores;
 mod samples;
 mod sandbox;
 
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// Measure the warm path of Lacewing against its floors.
@@ -63,6 +64,8 @@ enum Role {
     Launcher,
     /// First requests to functions of which nothing exists yet.
     Cold(cold::Arguments),
+    /// First requests to published versions with SnapStart.
+    Restores(restores::Arguments),
     /// Many first requests to one function at the same moment.
     Burst(burst::Arguments),
     /// Instances that are made and retired, as many as go; as root.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Some(Role::Hyper) => floors::hyper_server(),
         Some(Role::Child) => floors::compiled_child(),
         Some(Role::Cold(how)) => binary.and_then(|binary| cold::measure(&binary, how)),
+        Some(Role::Restores(how)) => binary.and_then(|binary| restores::measure(&binary, how)),
         Some(Role::Burst(how)) => binary.and_then(|binary| burst::measure(&binary, how)),
         Some(Role::Churn(how)) => binary.and_then(|binary| churn::measure(&binary, how)),
         Some(Role::Density(how)) => binary.and_then(|binary| density::measure(&binary, how)),
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
 fn everything(binary: &Path, cli: &Cli) -> Result<()> {
     measure(binary, cli)?;
     cold::measure(binary, &cold::Arguments::default())?;
+    restores::measure(binary, &restores::Arguments::default())?;
     burst::measure(binary, &burst::Arguments::default())?;
     churn::measure(binary, &churn::Arguments::default())?;
     sandbox::measure(&sandbox::Arguments::default())?;
@@ -115,6 +120,13 @@ fn program(cli: &Cli) -> Result<PathBuf> {
         Some(binary) => Ok(binary.clone()),
         None => Ok(std::env::current_exe()?.with_file_name("lacewing")),
     }
+}
+
+/// The directory of what is fetched once.
+fn cache() -> Result<PathBuf> {
+    let cache = std::env::var_os("LACEWING_CACHE").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/lacewing"));
+    cache.or_else(home).context("neither LACEWING_CACHE nor HOME is set")
 }
 
 fn measure(binary: &Path, cli: &Cli) -> Result<()> {

@@ -16,7 +16,8 @@ use crate::cpu::{Pinning, Side};
 use crate::floors::EVENT;
 use crate::http_client::{Target, once};
 
-const PYTHON: &str = "import json\n\ndef handler(event, context):\n    \
+/// A Python function that answers at once.
+pub(crate) const PYTHON: &str = "import json\n\ndef handler(event, context):\n    \
     return {\"statusCode\": 200, \"body\": \"hello \" + event[\"name\"]}\n";
 const NODE: &str =
     "exports.handler = async (event) => ({ statusCode: 200, body: 'hello ' + event.name });\n";
@@ -77,7 +78,7 @@ impl Language {
     }
 
     /// Writes the function's files and gives its runtime, if it cannot be found by looking.
-    fn write(&self, directory: &Path, source: &str) -> Result<Option<String>> {
+    pub(crate) fn write(&self, directory: &Path, source: &str) -> Result<Option<String>> {
         match self {
             Self::Python { interpreter } => {
                 std::fs::write(directory.join("app.py"), source)?;
@@ -195,14 +196,14 @@ impl Platform {
     }
 
     /// A new directory for the code of a function.
-    fn directory(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         let directory = self.data.path().join(name);
         std::fs::create_dir(&directory)?;
         Ok(directory)
     }
 
     /// Deploys a directory by the public command line, with more arguments.
-    fn deploy_directory<'a>(
+    pub(crate) fn deploy_directory<'a>(
         &self,
         directory: &Path,
         name: &str,
@@ -263,11 +264,16 @@ impl Platform {
     }
 
     /// Begins a command of the public command line.
-    fn lacewing(&self, verb: &str) -> Command {
+    pub(crate) fn lacewing(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg(verb).args(["--endpoint", &format!("http://{}", self.address)]);
         command.arg("--data-dir").arg(self.data());
         command
+    }
+
+    /// A request of the Lambda API, signed and answered.
+    pub(crate) fn api(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+        once(self.address, method, path, self.signed(method, path, body)?, body)
     }
 
     /// A function, or a version of it, that can be asked.
