@@ -86,9 +86,15 @@ pub struct Streamed {
     executed_version: String,
     content_type: Option<String>,
     pieces: Pieces,
-    /// How it ended, if it was over before it streamed anything.
-    reply: Option<Reply>,
-    end: oneshot::Receiver<Result<Reply>>,
+    end: End,
+}
+
+/// The end of a streamed invocation.
+#[derive(Debug)]
+enum End {
+    /// It was over before it streamed anything.
+    Known(Reply),
+    Awaited(oneshot::Receiver<Result<Reply>>),
 }
 
 /// Makes real Instances, with credentials of their function's role.
@@ -159,7 +165,7 @@ impl<S: Source> Door<S> {
         let executed_version = function.version.to_string();
         let lease = self.metrics.note(self.pool.acquire(&function).await)?;
         let (outlet, mut pieces) = stream::channel();
-        let (sender, mut end) = oneshot::channel();
+        let (sender, end) = oneshot::channel();
         let work = self.work(lease, function, call, Some(outlet.clone()));
         // Who takes the answer slowly must not stop the clock, nor the watch over the process.
         self.pool.spawn(async move {
@@ -171,8 +177,11 @@ impl<S: Source> Door<S> {
             outlet.taken(LAST_PIECES).await;
         });
         let content_type = pieces.begun().await;
-        let over = if content_type.is_none() { (&mut end).await.ok() } else { None };
-        Ok(Streamed { executed_version, content_type, pieces, reply: over.transpose()?, end })
+        let end = match content_type {
+            None => End::Known(heard(end.await)?),
+            Some(_) => End::Awaited(end),
+        };
+        Ok(Streamed { executed_version, content_type, pieces, end })
     }
 
     /// Hands over all usage that was counted before now; gives the number of records.
@@ -227,16 +236,20 @@ impl Streamed {
     /// # Errors
     /// By a fault of ours, and when the caller took the pieces too slowly to get all of them.
     pub async fn end(self) -> Result<Reply> {
-        if let Some(reply) = self.reply {
-            return Ok(reply);
-        }
-        let reply = self.end.await;
+        let end = match self.end {
+            End::Known(reply) => return Ok(reply),
+            End::Awaited(end) => end.await,
+        };
         if self.pieces.is_abandoned() {
             return Err(Error::new(Kind::Timeout, "The response was not taken in time."));
         }
-        reply
-            .map_err(|error| Error::internal("a streamed invocation ended without a word", error))?
+        heard(end)
     }
+}
+
+/// What was told of the end of a streamed invocation.
+fn heard(end: Result<Result<Reply>, oneshot::error::RecvError>) -> Result<Reply> {
+    end.map_err(|error| Error::internal("a streamed invocation ended without a word", error))?
 }
 
 fn finished(
