@@ -34,7 +34,7 @@ pub(crate) fn measure(rounds: usize) -> Result<()> {
         core.on(Event::Arrive { waiter, function: function.clone() }, now);
         let instance = InstanceId(waiter.0);
         core.on(Event::Started { instance, memory: MEMORY }, now);
-        core.on(Event::Done { instance, memory: MEMORY, reusable: true }, now);
+        core.on(Event::Done { instance, waiter, memory: MEMORY, reusable: true }, now);
     }
     ensure!(core.counts().idle == FUNCTIONS, "every function has an Instance: {:?}", core.counts());
     let mut rates = (0..rounds.max(1)).map(|round| {
@@ -64,7 +64,7 @@ fn play(
         let [Command::Serve { instance, .. }] = commands[..] else {
             anyhow::bail!("not served by an idle Instance: {commands:?}");
         };
-        core.on(Event::Done { instance, memory: MEMORY, reusable: true }, *now);
+        core.on(Event::Done { instance, waiter, memory: MEMORY, reusable: true }, *now);
         if core.next_due().is_some_and(|due| due <= *now) {
             core.on(Event::Tick, *now);
         }

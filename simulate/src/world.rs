@@ -35,7 +35,7 @@ pub(crate) struct Figures {
 enum What {
     Call { caller: usize },
     Started { instance: usize },
-    Done { instance: usize },
+    Done { instance: usize, waiter: WaiterId },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,10 +152,11 @@ impl<K: Keep> World<'_, K> {
                 self.instances[instance].idle_since = at;
                 self.tell(Event::Started { instance: id(instance), memory }, at);
             }
-            What::Done { instance } => {
+            What::Done { instance, waiter } => {
                 let memory = self.memory_of(instance);
                 self.instances[instance].idle_since = at;
-                self.tell(Event::Done { instance: id(instance), memory, reusable: true }, at);
+                let (instance, reusable) = (id(instance), true);
+                self.tell(Event::Done { instance, waiter, memory, reusable }, at);
             }
         }
     }
@@ -203,7 +204,7 @@ impl<K: Keep> World<'_, K> {
         seen.has_served = true;
         self.figures.count_wait(wait);
         let duration = self.callers[caller].duration(self.seed, waiter.0);
-        self.agenda.add(now.plus(duration), What::Done { instance });
+        self.agenda.add(now.plus(duration), What::Done { instance, waiter });
     }
 
     fn waste(&mut self, instance: usize, now: Timestamp) {

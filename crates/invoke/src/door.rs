@@ -384,6 +384,14 @@ impl Serve for Instance {
         self.invoke_to(call, outlet).await
     }
 
+    fn seat(&mut self) -> Option<Self> {
+        Self::seat(self)
+    }
+
+    fn is_seat(&self) -> bool {
+        Self::is_seat(self)
+    }
+
     fn start_times(&self) -> StartTimes {
         Self::start_times(self)
     }

@@ -1,9 +1,11 @@
 //! Values that several tests of this crate share.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
-use lacewing_model::function::{Code, State, UpdateStatus};
+use lacewing_model::function::{Code, Environment, State, UpdateStatus};
 use lacewing_model::usage::{Ending, Trigger, UsageRecord};
 use lacewing_model::{
     AccountId, Digest, Function, FunctionConfig, FunctionKey, FunctionName, Invocation, Region,
@@ -40,6 +42,15 @@ pub(crate) fn function(key: FunctionKey, generation: u64) -> Function {
         last_modified: Timestamp::from_seconds(i64::try_from(generation).expect("small")),
         generation,
     }
+}
+
+/// The same, with Instances that serve so many invocations at a time.
+pub(crate) fn with_seats(mut function: Function, seats: u32) -> Function {
+    let variable = FunctionConfig::CONCURRENCY_PER_INSTANCE.to_owned();
+    let variables = BTreeMap::from([(variable, seats.to_string())]);
+    function.config.runtime = "provided.al2023".parse().expect("known");
+    function.config.environment = Some(Environment(variables));
+    function
 }
 
 pub(crate) fn call(function: FunctionKey, payload: &str) -> Invocation {

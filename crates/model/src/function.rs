@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Digest, Error, FunctionKey, Kind, Logging, Network, Result, RuntimeId, Timestamp, Version,
-    VersionKey, limits,
+    Digest, Error, Family, FunctionKey, Kind, Logging, Network, Result, RuntimeId, Timestamp,
+    Version, VersionKey, limits,
 };
 
 /// One version of a function: what runs, how, and in what state it is.
@@ -135,6 +135,9 @@ impl FunctionConfig {
     /// The environment variable by which an owner has `$LATEST`, too, initialised once, as a snapshot:
     /// Lambda's own setting is for published versions only.
     pub const SNAP_START: &str = "LACEWING_SNAP_START";
+    /// The environment variable by which an owner has each Instance serve several invocations at a time.
+    /// On Lambda this belongs to a capacity provider, which we have none of.
+    pub const CONCURRENCY_PER_INSTANCE: &str = "LACEWING_CONCURRENCY_PER_INSTANCE";
 
     /// What its owner wants it to reach: everything, unless `LACEWING_NETWORK` says otherwise.
     ///
@@ -159,6 +162,33 @@ impl FunctionConfig {
                 Err(Error::new(Kind::Invalid, message))
             }
         }
+    }
+
+    /// How many invocations one Instance serves at a time: more than one only if its owner brought the
+    /// runtime and says so.
+    pub fn seats(&self) -> usize {
+        match self.runtime.family {
+            // It was checked when it was set.
+            Family::Provided => self.concurrency_per_instance().unwrap_or(1) as usize,
+            Family::Python | Family::Node => 1,
+        }
+    }
+
+    /// How many invocations one Instance is to serve at a time: one, unless
+    /// `LACEWING_CONCURRENCY_PER_INSTANCE` says more.
+    ///
+    /// # Errors
+    /// If the variable says what no number of invocations can be.
+    pub fn concurrency_per_instance(&self) -> Result<u32> {
+        let Some(text) = self.choice(Self::CONCURRENCY_PER_INSTANCE) else { return Ok(1) };
+        let (least, most) = limits::CONCURRENCY_PER_INSTANCE;
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| {
+            let variable = Self::CONCURRENCY_PER_INSTANCE;
+            let message =
+                format!("{variable} must be a number from {least} to {most}, not '{text}'.");
+            Error::new(Kind::Invalid, message)
+        })
     }
 
     /// What a variable that speaks to the platform says.
@@ -263,6 +293,22 @@ mod tests {
             let variables = [(FunctionConfig::SNAP_START.to_owned(), text.to_owned())];
             config.environment = Some(Environment(BTreeMap::from(variables)));
             assert_eq!(config.snap_starts_latest().ok(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_instance_serves_one_invocation_at_a_time_unless_a_number_says_otherwise() {
+        let mut config = FunctionConfig::new("provided.al2023".parse().unwrap(), "any", "role");
+        assert_eq!(config.seats(), 1);
+        let cases = [("1", Some(1)), ("64", Some(64)), ("0", None), ("65", None), ("many", None)];
+        for (text, wanted) in cases {
+            let variables =
+                [(FunctionConfig::CONCURRENCY_PER_INSTANCE.to_owned(), text.to_owned())];
+            config.environment = Some(Environment(BTreeMap::from(variables)));
+            assert_eq!(config.concurrency_per_instance().ok(), wanted, "{text}");
+            assert_eq!(config.seats(), usize::try_from(wanted.unwrap_or(1)).unwrap(), "{text}");
+            let python = FunctionConfig { runtime: RuntimeId::python(3, 13), ..config.clone() };
+            assert_eq!(python.seats(), 1);
         }
     }
 

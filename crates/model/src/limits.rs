@@ -55,6 +55,9 @@ pub const CODE_STORAGE: ByteSize = ByteSize::bytes(75 * 1024 * 1024 * 1024);
 pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same of an Instance that is kept ready.
 pub const PROVISIONED_INIT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Invocations that one Instance may be asked to serve at a time: least and most. Lambda allows 1,600 on
+/// its largest machines; each is a connection and a body that one sandbox can make us hold.
+pub const CONCURRENCY_PER_INSTANCE: (u32, u32) = (1, 64);
 /// Processes and threads of one Instance.
 pub const PROCESSES: u32 = 1_024;
 /// Processes of one Instance's user, its `RLIMIT_NPROC`; not documented, `ulimit -u` of a function on

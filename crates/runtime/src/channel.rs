@@ -43,6 +43,14 @@ impl Call<'_> {
 }
 
 impl Channel {
+    /// The way to somebody else's runtime.
+    pub(crate) fn custom(&self) -> Option<&Custom> {
+        match self {
+            Self::Custom(custom) => Some(custom),
+            Self::Stock(_) => None,
+        }
+    }
+
     /// Waits for the end of the init phase.
     pub(crate) async fn readiness(&mut self) -> Readiness {
         match self {
@@ -78,7 +86,7 @@ impl Channel {
     pub(crate) async fn answer(&mut self, call: &Call<'_>) -> Answer {
         match self {
             Self::Stock(stock) => stock.answer(call.outlet).await,
-            Self::Custom(custom) => custom.answer().await,
+            Self::Custom(custom) => custom.answer(call).await,
         }
     }
 }

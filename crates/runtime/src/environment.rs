@@ -117,6 +117,7 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
     let secret = credentials.secret_access_key.expose().clone();
     let token = credentials.session_token.as_ref().map(|token| token.expose().clone());
     let is_stock = source.serving.family != Family::Provided;
+    let seats = config.seats();
     [
         ("AWS_ACCESS_KEY_ID", Some(credentials.access_key_id.clone())),
         ("AWS_SECRET_ACCESS_KEY", Some(secret)),
@@ -131,7 +132,7 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
         ("AWS_LAMBDA_LOG_GROUP_NAME", Some(config.logging.group_of(&function.key.name))),
         ("AWS_LAMBDA_LOG_STREAM_NAME", Some(source.log_stream.to_owned())),
         ("AWS_LAMBDA_RUNTIME_API", Some(format!("127.0.0.1:{RUNTIME_API_PORT}"))),
-        ("AWS_LAMBDA_MAX_CONCURRENCY", None),
+        ("AWS_LAMBDA_MAX_CONCURRENCY", (seats > 1).then(|| seats.to_string())),
         ("LAMBDA_TASK_ROOT", Some(TASK_ROOT.to_owned())),
         ("LAMBDA_RUNTIME_DIR", Some(RUNTIME_DIR.to_owned())),
         ("_HANDLER", Some(config.handler.clone())),

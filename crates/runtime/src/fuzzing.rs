@@ -58,7 +58,7 @@ pub fn names(query: &[u8], number: u16, answer: &[u8], policy: &Policy) -> Optio
 /// Speaks to the Runtime API while it has one event of this id to hand out, for a caller who takes a
 /// streamed answer as it comes or waits for all of it.
 pub fn runtime_api(request_id: &str, sent: &[u8], streams: bool) -> Spoken {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(1));
     let payload = Bytes::from_static(b"{}");
     let event = Event { request_id: request_id.to_owned(), payload, ..Event::default() };
     let (outlet, mut pieces) = stream::channel();

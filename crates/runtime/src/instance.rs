@@ -9,6 +9,7 @@
 //! See "Understanding the Lambda execution environment lifecycle",
 //! <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use lacewing_model::{ByteSize, Error, FunctionError, Invocation, Kind, Outcome, 
 use lacewing_sandbox::{Freezer, Traffic};
 
 use crate::channel::{Answer, Call, Readiness};
+use crate::crowd::Crowd;
 use crate::failure::Failure;
 use crate::log::LogWriter;
 use crate::platform_log::{self, Event, Phase, Report, Status};
@@ -27,10 +29,10 @@ use crate::process::{End, First, Process, StartError};
 use crate::starter::Blueprint;
 use crate::stream::Outlet;
 
-/// One running sandbox of one version; serves one invocation at a time.
+/// One running sandbox of one version, or a seat in one; serves one invocation at a time.
 #[derive(Debug)]
 pub struct Instance {
-    blueprint: Blueprint,
+    blueprint: Arc<Blueprint>,
     log: LogWriter,
     body: Body,
     /// Time of the init phase, until an invocation has told it.
@@ -50,6 +52,10 @@ pub struct Instance {
 enum Body {
     /// A process that waits for an invocation.
     Ready(Box<Process>),
+    /// One that serves several at a time, each in a seat.
+    Crowd(Arc<Crowd>),
+    /// A seat there.
+    Seat(Arc<Crowd>),
     /// Nothing yet: the next invocation repeats the init phase.
     Cold,
     /// Nothing: the next invocation is told why.
@@ -107,7 +113,7 @@ impl Instance {
     pub(crate) async fn start(blueprint: Blueprint, log: LogWriter) -> Result<Self> {
         let (told, untold) = (Traffic::default(), Traffic::default());
         let mut instance = Self {
-            blueprint,
+            blueprint: Arc::new(blueprint),
             log,
             body: Body::Cold,
             init: None,
@@ -128,7 +134,7 @@ impl Instance {
             Ok(process) => {
                 instance.init = Some(took);
                 instance.log_init(took, Phase::Init, Status::Success);
-                instance.body = Body::Ready(process);
+                instance.body = instance.settled(process);
             }
             Err(Failure::Platform(error)) => return Err(error),
             Err(failure) => {
@@ -155,11 +161,17 @@ impl Instance {
         let deadline = self.blueprint.now().plus(limit);
         let invocation = Call { invocation: call, deadline, outlet };
         self.log.begin(call.request_id, call.wants_log_tail);
-        let verdict = match self.ready_process(began + limit).await {
-            Ok(process) => self.serve(process, &invocation, began + limit).await,
-            Err(failure) => {
-                self.log_start(call);
-                Verdict { result: Err(failure), peak: self.memory }
+        let verdict = if let Body::Seat(crowd) = &self.body {
+            let crowd = Arc::clone(crowd);
+            // Boxed, so that all others need no room for it.
+            Box::pin(self.serve_beside(&crowd, &invocation, began + limit)).await
+        } else {
+            match self.ready_process(began + limit).await {
+                Ok(process) => self.serve(process, &invocation, began + limit).await,
+                Err(failure) => {
+                    self.log_start(call);
+                    Verdict { result: Err(failure), peak: self.memory }
+                }
             }
         };
         let streamed = outlet.map_or(0, Outlet::size);
@@ -171,9 +183,33 @@ impl Instance {
         self.start
     }
 
+    /// A seat in it, if it serves several invocations at a time: it is to be dropped after one.
+    pub fn seat(&mut self) -> Option<Self> {
+        let Body::Crowd(crowd) = &self.body else { return None };
+        Some(Self {
+            blueprint: Arc::clone(&self.blueprint),
+            log: self.log.another(),
+            body: Body::Seat(Arc::clone(crowd)),
+            init: self.init.take(),
+            start: self.start,
+            memory: self.memory,
+            told: Traffic::default(),
+            untold: Traffic::default(),
+        })
+    }
+
+    /// Whether it is only a seat.
+    pub fn is_seat(&self) -> bool {
+        matches!(self.body, Body::Seat(_))
+    }
+
     /// Whether it can serve another invocation, as far as its last one told; asks nobody.
     pub fn is_reusable(&self) -> bool {
-        matches!(self.body, Body::Ready(_))
+        match &self.body {
+            Body::Ready(_) => true,
+            Body::Crowd(crowd) | Body::Seat(crowd) => crowd.is_usable(),
+            Body::Cold | Body::NotRestored(_) | Body::Spent => false,
+        }
     }
 
     /// The most memory it had used at the end of its last invocation; asks nobody.
@@ -183,13 +219,18 @@ impl Instance {
 
     /// Whether its process is there.
     pub fn is_alive(&self) -> bool {
-        matches!(&self.body, Body::Ready(process) if process.is_alive())
+        match &self.body {
+            Body::Ready(process) => process.is_alive(),
+            Body::Crowd(crowd) | Body::Seat(crowd) => crowd.is_alive(),
+            Body::Cold | Body::NotRestored(_) | Body::Spent => false,
+        }
     }
 
     /// Memory it uses now.
     pub fn memory_used(&self) -> ByteSize {
         match &self.body {
             Body::Ready(process) => ByteSize::bytes(process.memory().current),
+            Body::Crowd(crowd) | Body::Seat(crowd) => crowd.memory(),
             Body::Cold | Body::NotRestored(_) | Body::Spent => ByteSize::ZERO,
         }
     }
@@ -198,6 +239,7 @@ impl Instance {
     pub fn freezer(&self) -> Option<Freezer> {
         match &self.body {
             Body::Ready(process) => process.freezer(),
+            Body::Crowd(crowd) | Body::Seat(crowd) => crowd.freezer(),
             Body::Cold | Body::NotRestored(_) | Body::Spent => None,
         }
     }
@@ -214,8 +256,10 @@ impl Instance {
 
     /// Ends it. Without extensions Lambda gives a runtime no warning, and neither do we.
     pub async fn retire(mut self) {
-        if let Body::Ready(process) = std::mem::replace(&mut self.body, Body::Spent) {
-            process.kill(&mut self.log).await;
+        match std::mem::replace(&mut self.body, Body::Spent) {
+            Body::Ready(process) => process.kill(&mut self.log).await,
+            Body::Crowd(crowd) => crowd.finish().await,
+            Body::Seat(_) | Body::Cold | Body::NotRestored(_) | Body::Spent => {}
         }
         self.log.finish();
     }
@@ -230,7 +274,7 @@ impl Instance {
                 self.init = None;
             }
             Body::NotRestored(failure) => return Err(failure),
-            Body::Cold | Body::Spent => {}
+            Body::Crowd(_) | Body::Seat(_) | Body::Cold | Body::Spent => {}
         }
         let (began, result) = self.initialise(deadline).await;
         let status = result.as_ref().err().map_or(Status::Success, Failure::status);
@@ -244,7 +288,7 @@ impl Instance {
         if let Err(failure) = self.blueprint.check_entrypoint() {
             return (asked, Err(failure));
         }
-        let started = self.blueprint.start_process(deadline).await;
+        let started = Arc::make_mut(&mut self.blueprint).start_process(deadline).await;
         let mut process = match started {
             Ok(process) => Box::new(process),
             Err(StartError::Deadline) => return (asked, Err(self.not_begun(Failure::Timeout))),
@@ -256,7 +300,7 @@ impl Instance {
             First::Came(Readiness::Ready) => return (began, Ok(process)),
             First::Came(Readiness::Failed(error)) => Failure::Reported(error),
             First::Ended(End::NotRun(why)) if self.blueprint.is_restored() => {
-                self.blueprint.give_up_snapshot(&why);
+                Arc::make_mut(&mut self.blueprint).give_up_snapshot(&why);
                 process.kill(&mut self.log).await;
                 return Box::pin(self.initialise(deadline)).await;
             }
@@ -299,17 +343,7 @@ impl Instance {
         deadline: Instant,
     ) -> Verdict {
         self.log_start(call.invocation);
-        let (result, is_spent) = match process.run(call, deadline, &mut self.log).await {
-            First::Came(Answer::Returned(payload)) => (Ok(payload), false),
-            First::Came(Answer::Streamed) => (Ok(Bytes::new()), false),
-            First::Came(Answer::StreamTooLarge) => (Err(Failure::StreamTooLarge), true),
-            First::Came(Answer::Failed(error)) => (Err(Failure::Reported(error)), false),
-            First::Came(Answer::Truncated) => (Err(Failure::Reported(truncated())), false),
-            First::Came(Answer::TooLarge) => (Err(Failure::TooLarge), false),
-            First::Came(Answer::Broken) => (Err(Failure::Broken), true),
-            First::Ended(end) => (Err(Failure::Ended(end)), true),
-            First::Deadline => (Err(Failure::Timeout), true),
-        };
+        let (result, is_spent) = judge(process.run(call, deadline, &mut self.log).await);
         let peak = self.peak(&process, result.as_ref().err());
         self.count(&process, is_spent);
         if is_spent {
@@ -318,6 +352,33 @@ impl Instance {
             self.body = Body::Ready(process);
         }
         Verdict { result, peak }
+    }
+
+    /// Runs one invocation in a process that serves others, too.
+    async fn serve_beside(&mut self, crowd: &Crowd, call: &Call<'_>, deadline: Instant) -> Verdict {
+        self.log_start(call.invocation);
+        let (result, is_spent) = judge(crowd.run(call, deadline).await);
+        let limit = self.blueprint.memory();
+        let peak = match &result {
+            Err(Failure::Ended(End::OutOfMemory)) => limit,
+            _ => crowd.peak(limit),
+        };
+        self.untold = crowd.untold();
+        if is_spent {
+            crowd.spend();
+        }
+        Verdict { result, peak }
+    }
+
+    /// A process that waits for an invocation, or for several if its function is to have them.
+    fn settled(&self, process: Box<Process>) -> Body {
+        if self.blueprint.seats() == 1 {
+            return Body::Ready(process);
+        }
+        match Crowd::open(process, self.log.another(), self.blueprint.tasks()) {
+            Ok(crowd) => Body::Crowd(Arc::new(crowd)),
+            Err(process) => Body::Ready(process),
+        }
     }
 
     /// Writes the closing lines and sums up.
@@ -395,6 +456,21 @@ impl Instance {
         let initialization = self.blueprint.initialization();
         self.log.platform(&Event::InitDone { initialization, phase, status });
         self.log.platform(&Event::InitReport { initialization, took, phase, status });
+    }
+}
+
+/// What became of an invocation, and whether its process can serve no other.
+fn judge(first: First<Answer>) -> (Result<Bytes, Failure>, bool) {
+    match first {
+        First::Came(Answer::Returned(payload)) => (Ok(payload), false),
+        First::Came(Answer::Streamed) => (Ok(Bytes::new()), false),
+        First::Came(Answer::StreamTooLarge) => (Err(Failure::StreamTooLarge), true),
+        First::Came(Answer::Failed(error)) => (Err(Failure::Reported(error)), false),
+        First::Came(Answer::Truncated) => (Err(Failure::Reported(truncated())), false),
+        First::Came(Answer::TooLarge) => (Err(Failure::TooLarge), false),
+        First::Came(Answer::Broken) => (Err(Failure::Broken), true),
+        First::Ended(end) => (Err(Failure::Ended(end)), true),
+        First::Deadline => (Err(Failure::Timeout), true),
     }
 }
 

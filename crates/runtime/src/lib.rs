@@ -7,10 +7,11 @@
 //! decides who serves what; below it, `sandbox` isolates and knows nothing of Lambda.
 //!
 //! It never parses a payload, never waits without a bound, and never runs two invocations in one
-//! Instance at a time. See `docs/lambda.md`.
+//! Instance at a time unless its function's owner says so. See `docs/lambda.md`.
 
 mod blanks;
 mod channel;
+mod crowd;
 mod endpoint;
 mod environment;
 mod etc;

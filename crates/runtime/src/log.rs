@@ -193,6 +193,12 @@ impl LogWriter {
         self
     }
 
+    /// Another one for the same stream, which knows nothing of this one's invocation.
+    pub(crate) fn another(&self) -> Self {
+        let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
+        Self::new(sender, clock, self.function.clone(), self.stream.clone()).in_format(self.format)
+    }
+
     /// From here on records belong to this invocation.
     pub(crate) fn begin(&mut self, request_id: RequestId, wants_tail: bool) {
         self.end_line();

@@ -40,6 +40,9 @@ const CAPS: Caps = Caps {
     ratio: 2_000,
 };
 
+/// Name of a custom runtime's program.
+const ENTRYPOINT: &str = "bootstrap";
+
 /// The unpacked code of a function; it stays while somebody holds this.
 #[derive(Debug)]
 pub struct Package {
@@ -74,6 +77,20 @@ impl Package {
     /// Where the code is.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// A custom runtime must bring a program of a certain name; otherwise says what is wrong.
+    pub(crate) fn check_entrypoint(&self) -> Result<(), &'static str> {
+        match fs::metadata(self.directory.join(ENTRYPOINT)) {
+            Ok(metadata) if metadata.is_file() => {
+                let is_executable = metadata.permissions().mode() & 0o111 != 0;
+                let denied = "fork/exec /var/task/bootstrap: permission denied";
+                is_executable.then_some(()).ok_or(denied)
+            }
+            Ok(_) | Err(_) => {
+                Err("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]")
+            }
+        }
     }
 }
 

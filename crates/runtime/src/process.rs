@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -37,14 +38,16 @@ const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
 /// What is printed during an invocation is handed over after this time, if that is not over before.
 const LOG_DELAY: Duration = Duration::from_secs(1);
 /// Time for the end of a process to be heard of when its connection has ended: a busy machine needs it.
-const LAST_WORD: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);
+/// How often who has no deadline looks whether it is time.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time for a killed sandbox to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A sandbox with something running in it.
 #[derive(Debug)]
 pub(crate) struct Process {
-    sandbox: AsyncFd<Sandbox>,
+    sandbox: Arc<AsyncFd<Sandbox>>,
     channel: Channel,
     output: Output,
     /// Rings at the deadline. One for all invocations: to put off an alarm that is set costs nothing,
@@ -65,6 +68,8 @@ pub(crate) struct Means<'a> {
     pub(crate) tasks: &'a TaskTracker,
     /// Whether one of our bootstraps runs.
     pub(crate) is_stock: bool,
+    /// How many invocations somebody else's runtime serves at a time.
+    pub(crate) seats: usize,
     /// From what it is restored, instead of being run.
     pub(crate) snapshot: Option<&'a Process>,
 }
@@ -123,6 +128,7 @@ impl Process {
         };
         let sandbox = asked.map_err(|error| fault("ask for a sandbox", error))?;
         let sandbox = watch(sandbox).map_err(|error| fault("watch a sandbox", error))?;
+        let sandbox = Arc::new(sandbox);
         let token = CancellationToken::new();
         let closed = token.clone().drop_guard();
         let listeners = tokio::select! {
@@ -139,7 +145,7 @@ impl Process {
         let channel = match (ours, listeners.next()) {
             (Some(stream), _) => Stock::open(stream).map(|stock| Channel::Stock(Box::new(stock))),
             (None, Some(listener)) => {
-                Custom::open(listener, means.tasks, token).map(Channel::Custom)
+                Custom::open(listener, means.seats, means.tasks, token).map(Channel::Custom)
             }
             (None, None) => Err(io::ErrorKind::NotFound.into()),
         };
@@ -238,6 +244,24 @@ impl Process {
             return First::Ended(end);
         }
         first
+    }
+
+    /// Logs what is printed until the process ends.
+    pub(crate) async fn attend(&mut self, log: &mut LogWriter) -> End {
+        let Self { sandbox, output, alarm, .. } = self;
+        loop {
+            alarm.as_mut().reset(Instant::now() + LONG);
+            let first: First<()> = run(sandbox, pending(), output, alarm.as_mut(), log).await;
+            if let First::Ended(end) = first {
+                return end;
+            }
+        }
+    }
+
+    /// What is shared with those who wait for answers: its sandbox, and the way to its runtime if that
+    /// is somebody else's.
+    pub(crate) fn shared(&self) -> Option<(Arc<AsyncFd<Sandbox>>, Custom)> {
+        Some((Arc::clone(&self.sandbox), self.channel.custom()?.clone()))
     }
 
     /// Whether nothing has been heard of its end.

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +34,6 @@ use crate::process::{First, Means, Process, StartError, TELEMETRY_FD};
 use crate::runtimes::{Interpreter, Runtimes};
 use crate::snapshots::{Lack, Snapshot, Snapshots};
 
-/// The one place where a custom runtime is looked for, until there are layers.
-const ENTRYPOINT: &str = "bootstrap";
 /// Time for the init phase of a snapshot, if its function's own timeout is not longer.
 const SNAPSHOT_INIT: Duration = Duration::from_secs(130);
 /// Most snapshots that wait to be made ahead.
@@ -109,7 +106,7 @@ struct Shared {
 }
 
 /// What one Instance is made from, as often as it has to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Blueprint {
     shared: Arc<Shared>,
     request: StartRequest,
@@ -336,7 +333,7 @@ impl Shared {
 
     fn means(&self, is_stock: bool) -> Means<'_> {
         let Self { launcher, endpoints, tasks, .. } = self;
-        Means { launcher, endpoints, tasks, is_stock, snapshot: None }
+        Means { launcher, endpoints, tasks, is_stock, seats: 1, snapshot: None }
     }
 
     async fn expire_snapshots(&self) {
@@ -503,18 +500,17 @@ impl Blueprint {
         if self.interpreter.is_some() {
             return Ok(());
         }
-        match std::fs::metadata(self.package.directory().join(ENTRYPOINT)) {
-            Ok(metadata) if metadata.is_file() => {
-                let is_executable = metadata.permissions().mode() & 0o111 != 0;
-                let denied = "fork/exec /var/task/bootstrap: permission denied";
-                is_executable.then_some(()).ok_or_else(|| Failure::Entrypoint(denied.to_owned()))
-            }
-            Ok(_) | Err(_) => {
-                let missing = "Couldn't find valid bootstrap(s): \
-                               [/var/task/bootstrap /opt/bootstrap]";
-                Err(Failure::Entrypoint(missing.to_owned()))
-            }
-        }
+        self.package.check_entrypoint().map_err(|why| Failure::Entrypoint(why.to_owned()))
+    }
+
+    /// How many invocations its runtime serves at a time.
+    pub(crate) fn seats(&self) -> usize {
+        self.function().config.seats()
+    }
+
+    /// Where tasks of its own go.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.shared.tasks
     }
 
     /// Makes a fresh sandbox, of a blank one if there is one that suits, and waits until its program
@@ -530,7 +526,8 @@ impl Blueprint {
         if let Some(process) = self.furnish_blank(&environment, deadline).await {
             return Ok(process);
         }
-        let means = self.shared.means(self.interpreter.is_some());
+        let mut means = self.shared.means(self.interpreter.is_some());
+        means.seats = self.seats();
         Process::start(self.spec(environment), means, deadline).await
     }
 

@@ -21,7 +21,8 @@ const OLD_CODE: &str =
 /// Runtime and handler are found by looking: a Python file with `lambda_handler` or `handler`, a
 /// JavaScript file that exports `handler`, an executable `bootstrap`. A file `lacewing.toml` in the
 /// directory says it better, with the keys name, runtime, handler, role, description, memory, timeout,
-/// ephemeral_storage, network, snap_start and the table `[environment]`; flags win over it.
+/// ephemeral_storage, network, snap_start, concurrency_per_instance and the table `[environment]`; flags
+/// win over it.
 ///
 /// Of a directory these stay behind: .git, .hg, .svn, .idea, .vscode, .DS_Store, __pycache__, *.pyc,
 /// .venv, venv, .tox, .pytest_cache, .mypy_cache, .ruff_cache, .npm, .aws, .env, .gitignore,
@@ -64,6 +65,10 @@ pub(crate) struct Args {
     /// kept in the variable LACEWING_SNAP_START
     #[arg(long, value_name = "none|latest", value_parser = ["none", "latest"], hide_possible_values = true)]
     snap_start: Option<String>,
+    /// How many invocations one instance of a custom runtime serves at a time [else: 1]; kept in the
+    /// variable LACEWING_CONCURRENCY_PER_INSTANCE
+    #[arg(long, value_name = "N")]
+    concurrency_per_instance: Option<u32>,
     /// An environment variable; all that are given replace those of the manifest
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -147,6 +152,9 @@ fn wanted(args: Args, manifest: &Manifest) -> Manifest {
         ephemeral_storage: args.ephemeral_storage.or(manifest.ephemeral_storage),
         network: args.network.or(manifest.network),
         snap_start: args.snap_start.or(manifest.snap_start),
+        concurrency_per_instance: args
+            .concurrency_per_instance
+            .or(manifest.concurrency_per_instance),
         environment: environment.or(manifest.environment),
     }
 }
@@ -204,10 +212,12 @@ async fn settings(
 }
 
 /// What is chosen by a variable, and how it was chosen now.
-fn choices(wanted: &Manifest) -> [(&'static str, Option<String>); 2] {
+fn choices(wanted: &Manifest) -> [(&'static str, Option<String>); 3] {
+    let concurrency = wanted.concurrency_per_instance;
     [
         (Network::VARIABLE, wanted.network.map(|network| network.to_string())),
         (FunctionConfig::SNAP_START, wanted.snap_start.clone()),
+        (FunctionConfig::CONCURRENCY_PER_INSTANCE, concurrency.map(|number| number.to_string())),
     ]
 }
 
@@ -303,6 +313,7 @@ mod tests {
             ephemeral_storage: None,
             network: None,
             snap_start: None,
+            concurrency_per_instance: None,
             env: Vec::new(),
             remote: Remote::default(),
         }

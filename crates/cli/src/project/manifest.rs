@@ -39,6 +39,8 @@ pub(crate) struct Manifest {
     pub(crate) network: Option<Network>,
     /// What beside published versions is initialised once, `none` or `latest`.
     pub(crate) snap_start: Option<String>,
+    /// How many invocations an Instance serves at a time.
+    pub(crate) concurrency_per_instance: Option<u32>,
     /// Environment variables.
     pub(crate) environment: Option<BTreeMap<String, String>>,
 }

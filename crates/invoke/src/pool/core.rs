@@ -16,9 +16,10 @@
 //! An event about an Instance or a waiter that it does not know is ignored. [`Core::next_due`] says
 //! by when it wants to hear `Tick`.
 //!
-//! The parts: `arrive` takes callers and gives them Instances, `place` starts Instances and makes
-//! room, `promise` keeps Instances ready, `idle` decides what becomes of those without work, `inputs` takes what operators and
-//! the machine say, `permits` counts concurrency, `share` bounds Instances, `line` keeps turns, [`Keep`] learns.
+//! The parts: `arrive` takes callers and gives them Instances, `seats` lets one serve several, `place`
+//! starts Instances and makes room, `promise` keeps Instances ready, `idle` decides what becomes of those
+//! without work, `inputs` takes what operators and the machine say, `permits` counts concurrency, `share`
+//! bounds Instances, `line` keeps turns, [`Keep`] learns.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -41,6 +42,7 @@ mod mean;
 mod permits;
 mod place;
 mod promise;
+mod seats;
 mod share;
 mod timers;
 mod words;
@@ -56,6 +58,7 @@ use mean::Mean;
 use permits::{Family, Permits, Quota};
 use place::Starts;
 use promise::Promise;
+use seats::Seated;
 use share::Held;
 use timers::Timers;
 
@@ -132,6 +135,10 @@ struct Entry<H> {
     waiting: VecDeque<Waiter>,
     /// The one used last is at the end.
     idle: VecDeque<InstanceId>,
+    /// How many callers an Instance serves at a time.
+    seats: usize,
+    /// Busy ones that can serve one more; the one that was noted last is at the end.
+    open: VecDeque<InstanceId>,
     starting: usize,
     busy: usize,
     retiring: usize,
@@ -209,6 +216,12 @@ struct Waiter {
 #[derive(Debug)]
 struct Slot {
     function: FunctionId,
+    /// How many callers it serves at a time.
+    seats: usize,
+    /// Whom it serves beside the caller in `phase`.
+    beside: Vec<Seated>,
+    /// Why it serves nobody else and is ended when its last invocation is over.
+    ending: Option<ColdStart>,
     /// What it was made of.
     state: CodeState,
     memory: ByteSize,
@@ -290,10 +303,10 @@ impl<K: Keep> Core<K> {
                 self.started(instance, memory, false, now, &mut todo);
             }
             Event::StartFailed { instance } => self.start_failed(instance, now, &mut todo),
-            Event::Done { instance, memory, reusable } => {
-                self.done(instance, memory, reusable, now, &mut todo);
+            Event::Done { instance, waiter, memory, reusable } => {
+                self.done(instance, waiter, (memory, reusable), now, &mut todo);
             }
-            Event::Dead { instance } => self.dead(instance, now, &mut todo),
+            Event::Dead { instance, waiter } => self.dead(instance, waiter, now, &mut todo),
             Event::Measured { instance, memory, reusable } => {
                 self.measured(instance, memory, reusable, now, &mut todo);
             }
@@ -366,9 +379,9 @@ impl<H> Entry<H> {
         self.live() + self.retiring == 0 && self.waiting.is_empty()
     }
 
-    /// Instances that are being started for callers.
+    /// Callers for whom an Instance is being started.
     fn coming(&self) -> usize {
-        self.starting - self.promise.starting
+        (self.starting - self.promise.starting) * self.seats
     }
 }
 

@@ -5,7 +5,8 @@
 //! nothing. The lock is never held across an await nor while an Instance is started, served or
 //! ended. Whoever has an Instance has it by value, in a [`Lease`]: giving it up in any way, a panic
 //! or a cancelled future included, gives the Instance back, and one that was given up in the middle
-//! of an invocation is ended, never used again.
+//! of an invocation is ended, never used again. Of one that serves several callers a seat is given away,
+//! another value of the same type, and the Instance itself stays here.
 //!
 //! [`Source`] and [`Serve`] are the seam between this and the runtime crate. They have one
 //! implementation outside the tests; they exist because an Instance is a process in a sandbox, and
@@ -87,6 +88,17 @@ pub(crate) trait Serve: Debug + Send + 'static {
         call: &Invocation,
         outlet: Option<&Outlet>,
     ) -> impl Future<Output = Completion> + Send;
+    /// Another value for one more invocation, if it serves several at a time: it is dropped after it.
+    fn seat(&mut self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+    /// Whether it is one of those.
+    fn is_seat(&self) -> bool {
+        false
+    }
     /// What its start took.
     fn start_times(&self) -> StartTimes;
     fn is_reusable(&self) -> bool;
@@ -141,7 +153,7 @@ struct Born<I> {
 /// What a caller gets.
 #[derive(Debug)]
 enum Grant<I> {
-    Served(InstanceId, Box<Born<I>>),
+    Served(InstanceId, WaiterId, Box<Born<I>>),
     Refused(Refusal, Duration, Option<Error>),
 }
 
@@ -201,9 +213,9 @@ impl<S: Source> Pool<S> {
             },
         };
         match grant {
-            Grant::Served(id, mut born) => {
+            Grant::Served(id, waiter, mut born) => {
                 let wait = Wait::new(arrived, at_once, born.birth.take());
-                Ok(Lease::new(self.0.clone(), id, born, wait))
+                Ok(Lease::new(self.0.clone(), (id, waiter), born, wait))
             }
             Grant::Refused(reason, retry_after, cause) => {
                 Err(refusal::error(reason, retry_after, cause, &function.key))
@@ -326,7 +338,7 @@ impl<S: Source> Pool<S> {
             return 0;
         }
         let left = self.counts();
-        left.busy + left.waiting
+        left.served + left.waiting
     }
 
     /// What the caller gets at once, else its place in the line.
@@ -458,13 +470,21 @@ impl<I: Serve> Inner<I> {
             for command in std::mem::take(&mut next) {
                 match command {
                     Command::Serve { waiter, instance } => {
-                        let Some(parked) = self.parked.remove(&instance) else { continue };
+                        let Some(mut parked) = self.parked.remove(&instance) else { continue };
                         if fresh != Some(instance) && !parked.instance.is_reusable() {
                             self.parked.insert(instance, parked);
-                            next.extend(self.core.on(Event::Dead { instance }, now));
+                            next.extend(self.core.on(Event::Dead { instance, waiter }, now));
                             continue;
                         }
-                        self.grant(waiter, Grant::Served(instance, parked), &mut own);
+                        let granted = match parked.instance.seat() {
+                            None => parked,
+                            Some(seat) => {
+                                let birth = parked.birth.take();
+                                self.parked.insert(instance, parked);
+                                Box::new(Born { instance: seat, birth })
+                            }
+                        };
+                        self.grant(waiter, Grant::Served(instance, waiter, granted), &mut own);
                     }
                     Command::Refuse { waiter, reason, retry_after } => {
                         let cause = (reason == Refusal::StartFailed).then(|| cause.take());
@@ -541,8 +561,8 @@ impl<S: Source> Drop for Waiting<'_, S> {
             is_in_line
         };
         shared.clone().act(later);
-        if !is_in_line && let Ok(Grant::Served(id, born)) = self.grant.try_recv() {
-            lease::give_back(shared, id, born, true);
+        if !is_in_line && let Ok(Grant::Served(id, waiter, born)) = self.grant.try_recv() {
+            lease::give_back(shared, (id, waiter), born, true);
         }
     }
 }

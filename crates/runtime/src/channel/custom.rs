@@ -11,18 +11,19 @@ use super::{Answer, Call, Readiness};
 use crate::runtime_api::{self, Event, Shared};
 
 /// The way to a custom runtime.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Custom(Arc<Shared>);
 
 impl Custom {
-    /// Serves the API on `listener` until `closed`.
+    /// Serves the API on `listener` until `closed`, to a runtime with so many invocations at a time.
     pub(crate) fn open(
         listener: TcpListener,
+        most: usize,
         tasks: &TaskTracker,
         closed: CancellationToken,
     ) -> io::Result<Self> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(most));
         let serving = runtime_api::serve(listener, Arc::clone(&shared));
         tasks.spawn(async move {
             tokio::select! {
@@ -37,7 +38,7 @@ impl Custom {
         self.0.readiness().await
     }
 
-    pub(super) fn begin(&self, call: &Call<'_>) {
+    pub(crate) fn begin(&self, call: &Call<'_>) {
         let invocation = call.invocation;
         let event = Event {
             request_id: invocation.request_id.to_string(),
@@ -50,7 +51,19 @@ impl Custom {
         self.0.offer(event, call.outlet.cloned());
     }
 
-    pub(super) async fn answer(&self) -> Answer {
-        self.0.answer().await
+    pub(crate) async fn answer(&self, call: &Call<'_>) -> Answer {
+        let mut id = uuid::Uuid::encode_buffer();
+        self.0.answer(id_of(call, &mut id)).await
     }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn withdraw(&self, call: &Call<'_>) {
+        let mut id = uuid::Uuid::encode_buffer();
+        self.0.withdraw(id_of(call, &mut id));
+    }
+}
+
+/// As the runtime is told of it.
+fn id_of<'a>(call: &Call<'_>, buffer: &'a mut [u8]) -> &'a str {
+    call.invocation.request_id.as_uuid().hyphenated().encode_lower(buffer)
 }

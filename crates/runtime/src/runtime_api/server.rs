@@ -1,6 +1,6 @@
 //! HTTP/1.1 for one custom runtime.
 //!
-//! One task serves all connections of one sandbox, at most [`CONNECTIONS`] at a time; it ends with
+//! One task serves all connections of one sandbox, a bounded number at a time; it ends with
 //! the sandbox. Bodies are bounded: what is too large is read on and thrown away, so that the
 //! client gets to read its 413, but not for ever.
 
@@ -22,15 +22,17 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use lacewing_model::{ByteSize, FunctionError, limits};
 
 use super::state::{Answer, Event, Readiness, Refusal, State};
 use crate::stream::{Intake, Outlet};
 
-/// Connections of one sandbox that are served at the same time.
-const CONNECTIONS: usize = 16;
+/// Connections of one sandbox that are served at the same time, beside one for each invocation.
+const CONNECTIONS: usize = 15;
+/// Bodies of one sandbox that are read at the same time, if it serves so many invocations.
+const READS: usize = 4;
 /// Bytes of a request's head.
 const HEAD: usize = 64 * 1024;
 /// Bytes of a body that is too large which are read and thrown away.
@@ -46,15 +48,17 @@ const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 type Reply = Response<Full<Bytes>>;
 
 /// What server and platform share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
+    /// How many invocations may be under way.
+    most: usize,
     state: Mutex<State>,
     /// There is an event.
     offered: Notify,
     /// The runtime became ready, failed, or answered.
     changed: Notify,
-    /// One body is read at a time: what one sandbox can make us hold is one answer.
-    reading: tokio::sync::Mutex<()>,
+    /// One body is read at a time, or a few: what one sandbox can make us hold is as many answers.
+    reading: Semaphore,
 }
 
 /// What became of a request's body.
@@ -67,6 +71,17 @@ enum Content {
 // === Shared ===
 
 impl Shared {
+    /// For a runtime that serves so many invocations at a time.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            state: Mutex::new(State::new(most)),
+            offered: Notify::new(),
+            changed: Notify::new(),
+            reading: Semaphore::new(most.min(READS)),
+        }
+    }
+
     /// Gives the runtime an event, and a streamed response a place if the caller wants one.
     pub(crate) fn offer(&self, event: Event, outlet: Option<Outlet>) {
         self.state.lock().offer(event, outlet);
@@ -84,15 +99,20 @@ impl Shared {
         }
     }
 
-    /// Waits for the answer; may be dropped and called again.
-    pub(crate) async fn answer(&self) -> Answer {
+    /// Waits for an answer; may be dropped and called again.
+    pub(crate) async fn answer(&self, request_id: &str) -> Answer {
         loop {
             let changed = self.changed.notified();
-            if let Some(answer) = self.state.lock().take_answer() {
+            if let Some(answer) = self.state.lock().take_answer(request_id) {
                 return answer;
             }
             changed.await;
         }
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(crate) fn withdraw(&self, request_id: &str) {
+        self.state.lock().withdraw(request_id);
     }
 
     /// Whether an answer waits to be taken.
@@ -105,7 +125,7 @@ impl Shared {
         loop {
             let offered = self.offered.notified();
             let event = self.state.lock().next()?;
-            self.changed.notify_one();
+            self.changed.notify_waiters();
             if let Some(event) = event {
                 return Ok(event);
             }
@@ -116,10 +136,11 @@ impl Shared {
 
 /// Serves the runtime for ever; the caller drops the future when the sandbox is gone.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let most = CONNECTIONS + shared.most;
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+            accepted = listener.accept(), if connections.len() < most => match accepted {
                 Ok((stream, _)) => {
                     let _unsupported = stream.set_nodelay(true);
                     connections.push(serve_connection(stream, Arc::clone(&shared)));
@@ -277,7 +298,7 @@ where
 
 fn end_stream(shared: &Shared, id: &str, answer: Answer) {
     shared.state.lock().end_stream(id, answer);
-    shared.changed.notify_one();
+    shared.changed.notify_waiters();
 }
 
 async fn error<B>(shared: &Shared, id: &str, request: Request<B>) -> Reply
@@ -305,7 +326,7 @@ where
     match read(shared, request.into_body(), || {}).await {
         Content::Whole(payload, _) => {
             let done = shared.state.lock().fail_init(FunctionError { error_type, payload });
-            shared.changed.notify_one();
+            shared.changed.notify_waiters();
             done.map_or_else(refuse, |()| accepted())
         }
         Content::TooLarge => refuse_size(limits::SYNC_RESPONSE),
@@ -318,7 +339,8 @@ async fn read<B>(shared: &Shared, mut body: B, on_surplus: impl FnOnce()) -> Con
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let _one_at_a_time = shared.reading.lock().await;
+    // It is never closed.
+    let _few_at_a_time = shared.reading.acquire().await.ok();
     let mut whole = BytesMut::new();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
@@ -375,20 +397,20 @@ fn broken_off(trailers: &HeaderMap) -> Option<FunctionError> {
 
 fn accept(shared: &Shared, id: &str, answer: Answer) -> Reply {
     let done = shared.state.lock().answer(id, answer);
-    shared.changed.notify_one();
+    shared.changed.notify_waiters();
     done.map_or_else(refuse, |()| accepted())
 }
 
 /// The caller of the function does not wait until the runtime has sent all that is too much.
 fn too_large(shared: &Shared, id: &str) {
     if shared.state.lock().answer(id, Answer::TooLarge).is_ok() {
-        shared.changed.notify_one();
+        shared.changed.notify_waiters();
     }
 }
 
 fn truncated(shared: &Shared, id: &str) -> Reply {
     if shared.state.lock().answer(id, Answer::Truncated).is_ok() {
-        shared.changed.notify_one();
+        shared.changed.notify_waiters();
     }
     refuse_truncated()
 }

@@ -4,6 +4,10 @@
 //! Starting --next--> Ready --(event)--> Running --response|error--> Answered --next--> Ready
 //!     '--init/error--> Failed              '--response, as it comes--> Streaming --its end--^
 //! ```
+//!
+//! Who serves several invocations at a time goes round so with each of them, told apart by their ids.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -64,65 +68,87 @@ enum Phase {
     #[default]
     Starting,
     Ready,
-    Running,
-    Streaming,
-    Answered,
     Failed,
 }
 
-/// The state of one runtime.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    phase: Phase,
-    /// Waits for the runtime to ask.
-    offered: Option<Event>,
-    /// The last invocation that the runtime was given.
-    current: Option<String>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    Streaming,
+    Answered,
+}
+
+/// An invocation that the runtime was given.
+#[derive(Debug)]
+struct Run {
+    id: String,
+    stage: Stage,
     answer: Option<Answer>,
     /// Where a streamed response goes, if the caller wants it as it comes.
     outlet: Option<Outlet>,
+}
+
+/// The state of one runtime.
+#[derive(Debug)]
+pub(crate) struct State {
+    phase: Phase,
+    /// How many invocations may be under way.
+    most: usize,
+    /// Wait for the runtime to ask.
+    offered: VecDeque<(Event, Option<Outlet>)>,
+    /// Those under way, and until the next one begins those before it.
+    runs: Vec<Run>,
     init_error: Option<FunctionError>,
 }
 
 impl State {
-    /// The platform has an event, and a place for a streamed response if that is wanted.
-    pub(crate) fn offer(&mut self, event: Event, outlet: Option<Outlet>) {
-        self.answer = None;
-        self.offered = Some(event);
-        self.outlet = outlet;
+    /// That of a runtime which serves so many invocations at a time.
+    pub(crate) fn new(most: usize) -> Self {
+        let (offered, runs) = (VecDeque::new(), Vec::new());
+        Self { phase: Phase::default(), most, offered, runs, init_error: None }
     }
 
-    /// The runtime asks for an event; `None` if it has to wait.
+    /// The platform has an event, and a place for a streamed response if that is wanted.
+    pub(crate) fn offer(&mut self, event: Event, outlet: Option<Outlet>) {
+        self.offered.push_back((event, outlet));
+    }
+
+    /// Nobody waits for the answer any more: an event that was not asked for yet is not given out.
+    pub(crate) fn withdraw(&mut self, request_id: &str) {
+        self.offered.retain(|(event, _)| event.request_id != request_id);
+    }
+
+    /// The runtime asks for an event; `None` if it has to wait. Only who serves one invocation after
+    /// the other is told that it has not answered the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Refusal> {
-        if matches!(self.phase, Phase::Running | Phase::Streaming | Phase::Failed) {
+        let is_busy = self.most == 1 && self.runs.iter().any(|run| run.stage != Stage::Answered);
+        if self.phase == Phase::Failed || is_busy {
             return Err(Refusal::Transition);
         }
-        let event = self.offered.take();
-        self.phase = if event.is_some() { Phase::Running } else { Phase::Ready };
-        if let Some(event) = &event {
-            self.current = Some(event.request_id.clone());
-        }
-        Ok(event)
+        self.phase = Phase::Ready;
+        let Some((event, outlet)) = self.offered.pop_front() else { return Ok(None) };
+        self.runs.retain(|run| run.stage != Stage::Answered || run.answer.is_some());
+        let id = event.request_id.clone();
+        self.runs.push(Run { id, stage: Stage::Running, answer: None, outlet });
+        Ok(Some(event))
     }
 
     /// Whether the runtime may answer `request_id` now.
     pub(crate) fn check(&self, request_id: &str) -> Result<(), Refusal> {
-        if self.current.as_deref() != Some(request_id) {
-            return Err(Refusal::RequestId);
+        let run = self.runs.iter().find(|run| run.id == request_id);
+        match run.ok_or(Refusal::RequestId)?.stage {
+            Stage::Running => Ok(()),
+            Stage::Streaming | Stage::Answered => Err(Refusal::Transition),
         }
-        if self.phase != Phase::Running {
-            return Err(Refusal::Transition);
-        }
-        Ok(())
     }
 
     /// The runtime begins to stream its answer: nothing else can answer then. Gives the place for
     /// it, if it is wanted as it comes.
     pub(crate) fn stream(&mut self, request_id: &str) -> Result<Option<Outlet>, Refusal> {
-        self.check(request_id)?;
-        let outlet = self.outlet.take();
+        let run = self.running(request_id)?;
+        let outlet = run.outlet.take();
         if outlet.is_some() {
-            self.phase = Phase::Streaming;
+            run.stage = Stage::Streaming;
         }
         Ok(outlet)
     }
@@ -130,18 +156,18 @@ impl State {
     /// What was streamed has come to an end; only who began it calls this. Of no effect when the
     /// invocation is over.
     pub(crate) fn end_stream(&mut self, request_id: &str, answer: Answer) {
-        let is_current = self.current.as_deref() == Some(request_id);
-        if is_current && self.phase == Phase::Streaming {
-            self.phase = Phase::Answered;
-            self.answer = Some(answer);
+        let is_its = |run: &&mut Run| run.id == request_id && run.stage == Stage::Streaming;
+        if let Some(run) = self.runs.iter_mut().find(is_its) {
+            run.stage = Stage::Answered;
+            run.answer = Some(answer);
         }
     }
 
     /// The runtime answers.
     pub(crate) fn answer(&mut self, request_id: &str, answer: Answer) -> Result<(), Refusal> {
-        self.check(request_id)?;
-        self.phase = Phase::Answered;
-        self.answer = Some(answer);
+        let run = self.running(request_id)?;
+        run.stage = Stage::Answered;
+        run.answer = Some(answer);
         Ok(())
     }
 
@@ -155,14 +181,19 @@ impl State {
         Ok(())
     }
 
-    /// Gives the answer to the platform, once.
-    pub(crate) fn take_answer(&mut self) -> Option<Answer> {
-        self.answer.take()
+    /// Gives an answer to the platform, once.
+    pub(crate) fn take_answer(&mut self, request_id: &str) -> Option<Answer> {
+        self.runs.iter_mut().find(|run| run.id == request_id)?.answer.take()
     }
 
     /// Whether an answer waits to be taken.
     pub(crate) fn has_answer(&self) -> bool {
-        self.answer.is_some()
+        self.runs.iter().any(|run| run.answer.is_some())
+    }
+
+    fn running(&mut self, request_id: &str) -> Result<&mut Run, Refusal> {
+        self.check(request_id)?;
+        self.runs.iter_mut().find(|run| run.id == request_id).ok_or(Refusal::RequestId)
     }
 
     /// How the init phase ended, if it has.
@@ -189,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_runtime_goes_round_from_event_to_event() {
-        let mut state = State::default();
+        let mut state = State::new(1);
         assert_eq!(state.readiness(), None);
         assert_eq!(state.next(), Ok(None));
         assert_eq!(state.readiness(), Some(Readiness::Ready));
@@ -197,14 +228,14 @@ mod tests {
             state.offer(event(id), None);
             assert_eq!(state.next(), Ok(Some(event(id))));
             assert_eq!(state.answer(id, returned("x")), Ok(()));
-            assert_eq!(state.take_answer(), Some(returned("x")));
-            assert_eq!(state.take_answer(), None);
+            assert_eq!(state.take_answer(id), Some(returned("x")));
+            assert_eq!(state.take_answer(id), None);
         }
     }
 
     #[test]
     fn a_second_next_during_an_invocation_is_refused() {
-        let mut state = State::default();
+        let mut state = State::new(1);
         state.offer(event("a"), None);
         assert!(state.next().expect("allowed").is_some());
         assert_eq!(state.next(), Err(Refusal::Transition));
@@ -212,24 +243,52 @@ mod tests {
 
     #[test]
     fn an_answer_needs_the_id_and_the_moment() {
-        let mut state = State::default();
+        let mut state = State::new(1);
         assert_eq!(state.answer("a", returned("x")), Err(Refusal::RequestId));
         state.offer(event("a"), None);
         assert!(state.next().expect("allowed").is_some());
         assert_eq!(state.answer("b", returned("x")), Err(Refusal::RequestId));
         assert_eq!(state.answer("a", returned("x")), Ok(()));
         assert_eq!(state.answer("a", returned("y")), Err(Refusal::Transition));
-        assert_eq!(state.take_answer(), Some(returned("x")));
+        assert_eq!(state.take_answer("a"), Some(returned("x")));
+    }
+
+    #[test]
+    fn several_invocations_are_told_apart_by_their_ids() {
+        let mut state = State::new(2);
+        for id in ["a", "b", "c"] {
+            state.offer(event(id), None);
+        }
+        assert_eq!(state.next(), Ok(Some(event("a"))));
+        assert_eq!(state.next(), Ok(Some(event("b"))));
+        state.withdraw("c");
+        assert_eq!(state.next(), Ok(None));
+        assert_eq!(state.answer("b", returned("y")), Ok(()));
+        assert_eq!(state.take_answer("a"), None);
+        assert_eq!(state.answer("c", returned("z")), Err(Refusal::RequestId));
+        // An answer waits for its taker, whatever begins meanwhile.
+        state.offer(event("d"), None);
+        assert_eq!(state.next(), Ok(Some(event("d"))));
+        assert_eq!(state.take_answer("b"), Some(returned("y")));
+        assert_eq!(state.answer("b", returned("y")), Err(Refusal::Transition));
+        for id in ["a", "d"] {
+            assert_eq!(state.answer(id, returned("x")), Ok(()));
+            assert_eq!(state.take_answer(id), Some(returned("x")));
+        }
+        // Of what is over nothing is left when the next one begins.
+        state.offer(event("e"), None);
+        assert_eq!(state.next(), Ok(Some(event("e"))));
+        assert_eq!(state.answer("a", returned("x")), Err(Refusal::RequestId));
     }
 
     #[test]
     fn an_init_fails_only_before_the_first_event() {
         let error = FunctionError::of_platform("Runtime.NoSuchHandler", "no");
-        let mut state = State::default();
+        let mut state = State::new(1);
         assert_eq!(state.fail_init(error.clone()), Ok(()));
         assert_eq!(state.readiness(), Some(Readiness::Failed(error.clone())));
         assert_eq!(state.next(), Err(Refusal::Transition));
-        let mut state = State::default();
+        let mut state = State::new(1);
         assert_eq!(state.next(), Ok(None));
         assert_eq!(state.fail_init(error), Err(Refusal::Transition));
     }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use lacewing_model::{
-    Error, Function, FunctionKey, Kind, Qualifier, Result, Version, VersionKey, limits,
+    Error, Function, FunctionConfig, FunctionKey, Kind, Qualifier, Result, Version, VersionKey,
+    limits,
 };
 use lacewing_store::{Expect, StoreError};
 
@@ -92,6 +93,11 @@ impl Functions {
         }
         if version.version == Version::Latest {
             let message = "Provisioned Concurrency Configs cannot be applied to unpublished function versions.";
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        if version.config.seats() > 1 {
+            let variable = FunctionConfig::CONCURRENCY_PER_INSTANCE;
+            let message = format!("Provisioned Concurrency cannot be used with {variable}.");
             return Err(Error::new(Kind::Invalid, message));
         }
         if version.config.snap_start {

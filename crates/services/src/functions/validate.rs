@@ -123,6 +123,7 @@ pub(super) fn config(config: &FunctionConfig) -> Result<()> {
     architecture(config.architecture)?;
     config.network()?;
     snap_start(config)?;
+    concurrency_per_instance(config)?;
     config.environment.as_ref().map_or(Ok(()), environment)
 }
 
@@ -146,6 +147,18 @@ fn snap_start(config: &FunctionConfig) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Checks that what asks for several invocations in an Instance can have them: our bootstraps for
+/// Python and Node.js serve one after the other.
+fn concurrency_per_instance(config: &FunctionConfig) -> Result<()> {
+    let runtime = config.runtime;
+    if config.concurrency_per_instance()? == 1 || runtime.family == Family::Provided {
+        return Ok(());
+    }
+    let variable = FunctionConfig::CONCURRENCY_PER_INSTANCE;
+    let message = format!("{variable} is for custom runtimes only, not for {runtime}.");
+    Err(Error::new(Kind::Invalid, message))
 }
 
 /// Checks a description that comes without a configuration.

@@ -9,6 +9,7 @@ use lacewing_model::{ByteSize, Function, Timestamp};
 
 use super::mean::Mean;
 use super::permits::Quota;
+use super::seats::{Left, Seated};
 use super::{
     CodeState, Command, Core, Entry, Facts, Failed, FunctionId, Held, InstanceId, Keep, Phase,
     Promise, Refusal, Waiter, WaiterId, place_of,
@@ -36,6 +37,10 @@ impl<K: Keep> Core<K> {
             return;
         }
         let waiter = Waiter { id: waiter, since: now };
+        if let Some(instance) = self.open_of(id, now) {
+            self.seat(instance, waiter, now, todo);
+            return;
+        }
         match self.take_idle(id, now, todo) {
             Some(instance) => {
                 self.learn_from_use(instance, now);
@@ -144,7 +149,7 @@ impl<K: Keep> Core<K> {
             return id;
         }
         let (key, place) = (function.version_key(), place_of(&function));
-        let tenant = self.tenant_of(&key.function.account);
+        let (seats, tenant) = (function.config.seats(), self.tenant_of(&key.function.account));
         let family = self.family_of(&key.function);
         if let Some(share) = self.shares.get_mut(family.0) {
             share.versions += 1;
@@ -158,6 +163,8 @@ impl<K: Keep> Core<K> {
             promise: Promise::default(),
             waiting: VecDeque::new(),
             idle: VecDeque::new(),
+            seats,
+            open: VecDeque::new(),
             starting: 0,
             busy: 0,
             retiring: 0,
@@ -207,6 +214,10 @@ impl<K: Keep> Core<K> {
         let Some(slot) = self.instances.get_mut(&instance) else { return };
         let Phase::Starting = slot.phase else { return };
         slot.phase = Phase::Idle { since: now, frozen: false };
+        if !is_whole {
+            // Its init phase is repeated within an invocation, which is alone then.
+            slot.seats = 1;
+        }
         let (id, born) = (slot.function, slot.born);
         let (provided, lasted) = (slot.provided, slot.lasts);
         self.counts.starting -= 1;
@@ -271,53 +282,62 @@ impl<K: Keep> Core<K> {
     pub(super) fn done(
         &mut self,
         instance: InstanceId,
-        memory: ByteSize,
-        reusable: bool,
+        waiter: WaiterId,
+        (memory, reusable): (ByteSize, bool),
         now: Timestamp,
         todo: &mut Vec<Command>,
     ) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        let Phase::Busy { since, .. } = slot.phase else { return };
-        slot.phase = Phase::Idle { since: now, frozen: false };
-        let id = slot.function;
-        self.counts.busy -= 1;
-        self.note_idle(id, true);
+        let Some(left) = self.leave_seat(instance, waiter, now) else { return };
+        let Left { id, seated: Seated { since, .. }, ending, is_last } = left;
         self.release(id);
         self.measure(instance, memory);
         if let Some(entry) = self.functions.get_mut(id.0) {
-            entry.busy -= 1;
             entry.duration.add(now.since(since));
             if let Some(account) = self.accounts.get_mut(entry.tenant.0) {
                 account.duration.add(now.since(since));
             }
         }
-        let why = match reusable {
-            false => ColdStart::Spent,
-            true if self.must_yield(id, now) && !self.is_kept(instance) => ColdStart::MadeRoom,
-            true => return self.offer(instance, now, todo),
+        let why = match (ending, reusable) {
+            (Some(why), _) => Some(why),
+            (None, false) => Some(ColdStart::Spent),
+            (None, true) if self.must_yield(id, now) && !self.is_kept(instance) => {
+                Some(ColdStart::MadeRoom)
+            }
+            (None, true) => None,
         };
+        if !is_last {
+            return self.goes_on(instance, why, now, todo);
+        }
+        let Some(why) = why else { return self.offer(instance, now, todo) };
         self.retire(instance, why, todo);
         self.want(id, now);
     }
 
-    pub(super) fn dead(&mut self, instance: InstanceId, now: Timestamp, todo: &mut Vec<Command>) {
-        let Some(slot) = self.instances.get_mut(&instance) else { return };
-        let Phase::Busy { waiter, .. } = slot.phase else { return };
-        slot.phase = Phase::Idle { since: now, frozen: false };
-        let id = slot.function;
-        self.counts.busy -= 1;
-        self.note_idle(id, true);
+    pub(super) fn dead(
+        &mut self,
+        instance: InstanceId,
+        waiter: WaiterId,
+        now: Timestamp,
+        todo: &mut Vec<Command>,
+    ) {
+        let Some(left) = self.leave_seat(instance, waiter, now) else { return };
+        let Left { id, seated: Seated { waiter, .. }, is_last, .. } = left;
         if let Some(entry) = self.entry(id) {
-            entry.busy -= 1;
             entry.waiting.push_front(waiter);
         }
         self.patience.push_front((waiter.since.plus(self.config.patience), waiter.id));
         self.waiters.insert(waiter.id, id);
         self.counts.waiting += 1;
-        self.retire(instance, ColdStart::Spent, todo);
+        if is_last {
+            self.retire(instance, ColdStart::Spent, todo);
+        } else {
+            self.goes_on(instance, Some(ColdStart::Spent), now, todo);
+        }
         let Some(entry) = self.entry(id) else { return };
         if entry.deleted {
             self.refuse_first(id, Refusal::Deleted, todo);
+        } else if let Some(open) = self.open_of(id, now) {
+            self.fill(open, now, todo);
         } else if let Some(next) = self.take_idle(id, now, todo) {
             self.serve_first(next, now, todo);
         }
@@ -347,15 +367,19 @@ impl<K: Keep> Core<K> {
     /// Gives an idle Instance, which is in no list, to its function's first caller.
     fn serve_first(&mut self, instance: InstanceId, now: Timestamp, todo: &mut Vec<Command>) {
         let Some(id) = self.instances.get(&instance).map(|slot| slot.function) else { return };
-        let first = self.entry(id).and_then(|entry| entry.waiting.pop_front());
-        let Some(waiter) = first else { return };
-        self.waiters.remove(&waiter.id);
-        self.counts.waiting -= 1;
-        if let Some(entry) = self.entry(id) {
-            entry.waited = entry.waited.saturating_add(now.since(waiter.since));
-        }
+        let Some(waiter) = self.take_first(id, now) else { return };
         self.serve(instance, waiter, now, todo);
         self.want(id, now);
+    }
+
+    /// The function's first caller, out of the line because it is served now.
+    pub(super) fn take_first(&mut self, id: FunctionId, now: Timestamp) -> Option<Waiter> {
+        let entry = self.functions.get_mut(id.0)?;
+        let waiter = entry.waiting.pop_front()?;
+        entry.waited = entry.waited.saturating_add(now.since(waiter.since));
+        self.waiters.remove(&waiter.id);
+        self.counts.waiting -= 1;
+        Some(waiter)
     }
 
     /// Gives an idle Instance, which is in no list, to a caller, who is in none either.
@@ -372,13 +396,17 @@ impl<K: Keep> Core<K> {
         }
         slot.phase = Phase::Busy { waiter, since: now };
         slot.until = None;
-        let id = slot.function;
+        let (id, has_seats) = (slot.function, slot.seats > 1);
         if let Some(entry) = self.entry(id) {
             entry.busy += 1;
         }
         self.note_idle(id, false);
         self.counts.busy += 1;
+        self.counts.served += 1;
         todo.push(Command::Serve { waiter: waiter.id, instance });
+        if has_seats {
+            self.fill(instance, now, todo);
+        }
     }
 
     /// Sends the function's first caller away; says whether there was one.

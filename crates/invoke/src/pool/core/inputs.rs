@@ -37,6 +37,7 @@ impl<K: Keep> Core<K> {
         let Some(entry) = self.entry(id) else { return };
         let is_stale = entry.deleted || CodeState::of(&entry.function) != CodeState::of(&function);
         let place = place_of(&function);
+        entry.seats = function.config.seats();
         let before = std::mem::replace(&mut entry.function, function);
         entry.deleted = false;
         self.places.remove(&place_of(&before));
@@ -44,6 +45,7 @@ impl<K: Keep> Core<K> {
         let Some(entry) = self.entry(id) else { return };
         if is_stale {
             entry.renewed = true;
+            entry.open.clear();
             for instance in std::mem::take(&mut entry.idle) {
                 self.end_idle(instance, ColdStart::Changed, now, todo);
             }
@@ -57,6 +59,7 @@ impl<K: Keep> Core<K> {
         let Some(entry) = self.entry(id) else { return };
         entry.deleted = true;
         entry.ahead = None;
+        entry.open.clear();
         for instance in std::mem::take(&mut entry.idle) {
             self.end_idle(instance, ColdStart::Changed, now, todo);
         }

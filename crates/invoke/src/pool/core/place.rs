@@ -179,7 +179,7 @@ impl<K: Keep> Core<K> {
             return 0;
         }
         let rounds = start.as_micros() / (2 * duration.as_micros()).max(1);
-        entry.busy * usize::try_from(rounds.min(ROUNDS.into())).unwrap_or(0)
+        entry.busy * entry.seats * usize::try_from(rounds.min(ROUNDS.into())).unwrap_or(0)
     }
 
     fn leave_line(&mut self, id: FunctionId, now: Timestamp) {
@@ -223,9 +223,20 @@ impl<K: Keep> Core<K> {
         }
         let function = entry.function.clone();
         let (state, phase) = (CodeState::of(&function), Phase::Starting);
-        let (memory, born, level) = (reserve, now, 0);
-        let slot =
-            Slot { function: id, state, memory, born, phase, level, until, provided, lasts: false };
+        let slot = Slot {
+            function: id,
+            seats: entry.seats,
+            beside: Vec::new(),
+            ending: None,
+            state,
+            memory: reserve,
+            born: now,
+            phase,
+            level: 0,
+            until,
+            provided,
+            lasts: false,
+        };
         self.instances.insert(instance, slot);
         self.used = self.used.saturating_add(reserve);
         self.hold(id, |held| held.add(reserve));

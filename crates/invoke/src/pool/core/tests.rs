@@ -9,6 +9,7 @@ use ColdStart::{Aged, AllBusy, Changed, First};
 mod any_order;
 mod promises;
 mod reasons;
+mod seats;
 
 const MB: fn(u32) -> ByteSize = ByteSize::mebibytes;
 
@@ -52,8 +53,16 @@ fn started(core: &mut Core, instance: u64, now: Timestamp) -> Vec<Command> {
 }
 
 fn done(core: &mut Core, instance: u64, now: Timestamp) -> Vec<Command> {
-    let instance = InstanceId(instance);
-    core.on(Event::Done { instance, memory: MB(64), reusable: true }, now)
+    let (instance, waiter) = (InstanceId(instance), served_by(core, instance));
+    core.on(Event::Done { instance, waiter, memory: MB(64), reusable: true }, now)
+}
+
+/// The caller whom an Instance with one seat serves.
+fn served_by(core: &Core, instance: u64) -> WaiterId {
+    match core.instances[&InstanceId(instance)].phase {
+        Phase::Busy { waiter, .. } => waiter.id,
+        other => panic!("it serves nobody: {other:?}"),
+    }
 }
 
 fn serve(waiter: u64, instance: u64) -> Command {
@@ -217,7 +226,7 @@ fn a_failed_start_refuses_one_caller_and_tries_again_for_the_next() {
 fn a_caller_whose_instance_is_dead_gets_another_and_keeps_its_turn() {
     let (mut core, hello) = with_two_idle();
     arrive(&mut core, 2, &hello, at(3));
-    let dead = Event::Dead { instance: InstanceId(1) };
+    let dead = Event::Dead { instance: InstanceId(1), waiter: WaiterId(2) };
     assert_eq!(core.on(dead, at(3)), [retire(1), serve(2, 0)]);
 }
 
@@ -283,7 +292,8 @@ fn a_function_gets_as_many_as_its_memory_allows_and_always_one() {
     assert_eq!(arrive(&mut core, 0, &hello, at(0)), [start(0, &hello, First)]);
     core.on(Event::Started { instance: InstanceId(0), memory: MB(160) }, at(0));
     assert_eq!(arrive(&mut core, 1, &hello, at(0)), []);
-    let freed = Event::Done { instance: InstanceId(0), memory: MB(70), reusable: true };
+    let (instance, waiter) = (InstanceId(0), WaiterId(0));
+    let freed = Event::Done { instance, waiter, memory: MB(70), reusable: true };
     assert_eq!(core.on(freed, at(1)), [serve(1, 0)]);
     assert_eq!(arrive(&mut core, 2, &hello, at(1)), [start(1, &hello, AllBusy)], "70 and 70 fit");
 }

@@ -99,6 +99,8 @@ pub enum Event {
     Done {
         /// The Instance.
         instance: InstanceId,
+        /// Whose invocation.
+        waiter: WaiterId,
         /// What it uses now.
         memory: ByteSize,
         /// Whether it can serve another invocation.
@@ -108,6 +110,8 @@ pub enum Event {
     Dead {
         /// The Instance.
         instance: InstanceId,
+        /// The caller.
+        waiter: WaiterId,
     },
     /// An idle Instance was looked at.
     Measured {
@@ -267,6 +271,8 @@ pub struct Counts {
     pub idle: usize,
     /// Serving.
     pub busy: usize,
+    /// Callers that they serve.
+    pub served: usize,
     /// Being ended.
     pub retiring: usize,
     /// Callers without an Instance.

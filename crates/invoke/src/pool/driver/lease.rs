@@ -12,13 +12,14 @@ use lacewing_runtime::Completion;
 use lacewing_runtime::stream::Outlet;
 
 use super::{Born, Serve, Shared, Source, Wait};
-use crate::pool::core::{Event, InstanceId};
+use crate::pool::core::{Event, InstanceId, WaiterId};
 
 /// One Instance, for one invocation.
 #[derive(Debug)]
 pub(crate) struct Lease<S: Source> {
     shared: Arc<Shared<S>>,
-    id: InstanceId,
+    /// Which Instance, and for whom.
+    id: (InstanceId, WaiterId),
     /// Absent only after `drop` took it.
     born: Option<Box<Born<S::Instance>>>,
     /// False while an invocation is under way.
@@ -52,7 +53,7 @@ where
 impl<S: Source> Lease<S> {
     pub(super) fn new(
         shared: Arc<Shared<S>>,
-        id: InstanceId,
+        id: (InstanceId, WaiterId),
         born: Box<Born<S::Instance>>,
         wait: Wait,
     ) -> Self {
@@ -88,13 +89,15 @@ impl<S: Source> Drop for Lease<S> {
 /// Gives an Instance back; it is ended unless it is whole.
 pub(super) fn give_back<S: Source>(
     shared: &Arc<Shared<S>>,
-    id: InstanceId,
+    (instance, waiter): (InstanceId, WaiterId),
     born: Box<Born<S::Instance>>,
     is_whole: bool,
 ) {
     let reusable = is_whole && born.instance.is_reusable();
-    let event = Event::Done { instance: id, memory: born.instance.last_memory(), reusable };
-    shared.clone().note_with(event, Some((id, born)), None);
+    let event = Event::Done { instance, waiter, memory: born.instance.last_memory(), reusable };
+    // The Instance of a seat is where it was.
+    let parked = if born.instance.is_seat() { None } else { Some((instance, born)) };
+    shared.clone().note_with(event, parked, None);
 }
 
 // === AtEnd ===

@@ -11,7 +11,7 @@ use lacewing_model::{Kind, Outcome, SystemClock};
 use lacewing_runtime::Traffic;
 
 use super::*;
-use crate::testing::{call, function, key};
+use crate::testing::{call, function, key, with_seats};
 
 /// What all fake Instances of one test share.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Fakes {
     /// Invocations whose payload is `"wait"` take a permit for good.
     pub(crate) finish: Semaphore,
     pub(crate) all_dead: AtomicBool,
+    /// Each Instance serves several callers at a time.
+    has_seats: AtomicBool,
 }
 
 impl Default for Fakes {
@@ -40,6 +42,7 @@ impl Default for Fakes {
             gate: Semaphore::new(1_000),
             finish: Semaphore::new(0),
             all_dead: AtomicBool::default(),
+            has_seats: AtomicBool::default(),
         }
     }
 }
@@ -63,6 +66,7 @@ pub(crate) struct FakeInstance {
     number: u64,
     served: u64,
     is_dead: bool,
+    is_seat: bool,
 }
 
 impl Source for FakeSource {
@@ -74,11 +78,27 @@ impl Source for FakeSource {
             return Err(Error::new(Kind::Internal, "No sandbox."));
         }
         let number = self.0.starts.fetch_add(1, Ordering::SeqCst);
-        Ok(FakeInstance { fakes: self.0.clone(), number, served: 0, is_dead: false })
+        Ok(FakeInstance {
+            fakes: self.0.clone(),
+            number,
+            served: 0,
+            is_dead: false,
+            is_seat: false,
+        })
     }
 }
 
 impl Serve for FakeInstance {
+    fn seat(&mut self) -> Option<Self> {
+        let has_seats = self.fakes.has_seats.load(Ordering::SeqCst);
+        let (fakes, number) = (self.fakes.clone(), self.number);
+        has_seats.then_some(Self { fakes, number, served: 0, is_dead: false, is_seat: true })
+    }
+
+    fn is_seat(&self) -> bool {
+        self.is_seat
+    }
+
     fn freezer(&self) -> Option<Freezer> {
         None
     }
@@ -213,6 +233,50 @@ async fn a_handler_runs_to_its_end_when_its_caller_goes_away() {
     until(|| pool.counts().idle == 1).await;
     assert_eq!(fakes.served.load(Ordering::SeqCst), 1);
     assert_eq!(invoke(&pool, &hello, "1").await.expect("served"), "[0,2]");
+}
+
+/// A pool whose Instances serve three callers at a time.
+fn pool_with_seats() -> (Pool<FakeSource>, Arc<Fakes>, Arc<Function>) {
+    let (pool, fakes, hello) = pool();
+    fakes.has_seats.store(true, Ordering::SeqCst);
+    (pool, fakes, Arc::new(with_seats(Function::clone(&hello), 3)))
+}
+
+#[tokio::test]
+async fn several_callers_share_an_instance_until_it_is_full() {
+    let (pool, fakes, hello) = pool_with_seats();
+    let three = (0..3).map(|_| invoke(&pool, &hello, "\"wait\""));
+    let mut three = std::pin::pin!(futures_util::future::join_all(three));
+    let full = until(|| pool.counts().served == 3);
+    tokio::select! {
+        () = full => {}
+        _ = &mut three => panic!("they wait"),
+    }
+    assert_eq!((pool.counts().busy, fakes.starts.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!(invoke(&pool, &hello, "1").await.expect("served"), "[1,1]", "by another");
+    fakes.finish.add_permits(3);
+    for answer in three.await {
+        assert_eq!(answer.expect("served"), "[0,1]");
+    }
+    let counts = pool.counts();
+    assert_eq!((counts.busy, counts.served, counts.idle), (0, 0, 2));
+    assert_eq!(pool.drain(Duration::from_secs(10)).await, 0);
+    assert_eq!(fakes.retired.load(Ordering::SeqCst), 2, "Instances end, seats do not");
+}
+
+#[tokio::test]
+async fn a_seat_given_up_in_the_middle_ends_its_instance_after_the_others() {
+    let (pool, fakes, hello) = pool_with_seats();
+    let mut given_up = pool.acquire(&hello).await.expect("served");
+    let other = pool.acquire(&hello).await.expect("served");
+    let call = call(hello.key.clone(), "\"wait\"");
+    let cut = tokio::time::timeout(Duration::from_millis(30), given_up.invoke(&call, None));
+    assert!(cut.await.is_err());
+    drop(given_up);
+    assert_eq!((pool.counts().busy, fakes.retired.load(Ordering::SeqCst)), (1, 0));
+    drop(other);
+    until(|| fakes.retired.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(invoke(&pool, &hello, "1").await.expect("served"), "[1,1]");
 }
 
 #[tokio::test]

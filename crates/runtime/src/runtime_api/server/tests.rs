@@ -24,7 +24,7 @@ struct Seen {
 }
 
 async fn client() -> Client {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(1));
     let tasks = TaskTracker::new();
     let sender = connect(&shared, &tasks).await;
     Client { shared, sender, tasks }
@@ -106,7 +106,7 @@ async fn an_event_goes_in_and_its_answer_comes_out() {
     assert!(!seen.headers.contains_key("lambda-runtime-client-context"));
     let seen = client.post("a", "response", "\"done\"").await;
     assert_eq!((seen.status, &seen.body[..]), (202, &b"{\"status\":\"OK\"}\n"[..]));
-    assert_eq!(client.shared.answer().await, Answer::Returned(Bytes::from_static(b"\"done\"")));
+    assert_eq!(client.shared.answer("a").await, Answer::Returned(Bytes::from_static(b"\"done\"")));
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn an_error_is_passed_on_unchanged_with_its_type() {
     let seen = client.send(request.body(full(document)).expect("a request")).await;
     assert_eq!(seen.status, 202);
     let expected = FunctionError { error_type: "Custom.Kind".to_owned(), payload: document.into() };
-    assert_eq!(client.shared.answer().await, Answer::Failed(expected));
+    assert_eq!(client.shared.answer("a").await, Answer::Failed(expected));
 }
 
 #[tokio::test]
@@ -170,12 +170,14 @@ async fn the_largest_answer_is_taken_and_a_larger_one_is_told_to_both_sides() {
     client.shared.offer(event("a"), None);
     client.next().await;
     assert_eq!(client.post("a", "response", vec![b'x'; most]).await.status, 202);
-    assert!(matches!(client.shared.answer().await, Answer::Returned(body) if body.len() == most));
+    assert!(
+        matches!(client.shared.answer("a").await, Answer::Returned(body) if body.len() == most)
+    );
     client.shared.offer(event("b"), None);
     client.next().await;
     let seen = client.post("b", "response", vec![b'x'; most + 1]).await;
     assert!(seen.status == 413 && has(&seen, "RequestEntityTooLarge"));
-    assert_eq!(client.shared.answer().await, Answer::TooLarge);
+    assert_eq!(client.shared.answer("b").await, Answer::TooLarge);
     client.shared.offer(event("c"), None);
     assert_eq!(client.next().await.status, 200);
 }
@@ -191,7 +193,7 @@ async fn a_streamed_answer_is_collected() {
         .header("host", "x")
         .header(RESPONSE_MODE, "streaming");
     assert_eq!(client.send(request.body(body).expect("a request")).await.status, 202);
-    assert_eq!(client.shared.answer().await, Answer::Returned(Bytes::from_static(b"one two")));
+    assert_eq!(client.shared.answer("a").await, Answer::Returned(Bytes::from_static(b"one two")));
     client.shared.offer(event("b"), None);
     client.next().await;
     let request = Request::post("/2018-06-01/runtime/invocation/b/response")
@@ -220,7 +222,7 @@ async fn a_truncated_answer_reaches_the_caller_as_an_error() {
     .await
     .expect("sent");
     ours.shutdown().await.expect("closed");
-    assert_eq!(shared.answer().await, Answer::Truncated);
+    assert_eq!(shared.answer("a").await, Answer::Truncated);
 }
 
 #[tokio::test]

@@ -63,6 +63,34 @@ fn snap_start_is_for_what_lambda_has_it_for() {
 }
 
 #[test]
+fn several_invocations_in_an_instance_are_for_custom_runtimes() {
+    let with = |runtime: &'static str, number: &'static str| {
+        move |config: &mut FunctionConfig| {
+            config.runtime = runtime.parse().expect("known");
+            let variable = FunctionConfig::CONCURRENCY_PER_INSTANCE.to_owned();
+            let variables = BTreeMap::from([(variable, number.to_owned())]);
+            config.environment = Some(Environment(variables));
+        }
+    };
+    for (runtime, number) in [("provided.al2023", "64"), ("python3.13", "1")] {
+        let mut good = valid();
+        with(runtime, number)(&mut good);
+        config(&good).expect("valid");
+    }
+    for runtime in ["python3.13", "nodejs22.x"] {
+        let wanted = format!(
+            "LACEWING_CONCURRENCY_PER_INSTANCE is for custom runtimes only, not for {runtime}."
+        );
+        assert_eq!(refused(with(runtime, "2")), (Kind::Invalid, wanted));
+    }
+    let (_, message) = refused(with("provided.al2023", "0"));
+    assert_eq!(
+        message,
+        "LACEWING_CONCURRENCY_PER_INSTANCE must be a number from 1 to 64, not '0'."
+    );
+}
+
+#[test]
 fn one_violation_is_worded_as_the_real_service_does() {
     let (kind, message) = refused(|config| config.timeout_seconds = 901);
     assert_eq!(kind, Kind::Constraint);

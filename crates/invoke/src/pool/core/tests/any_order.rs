@@ -6,6 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::pool::core::place::Purpose;
+use crate::testing::with_seats;
+
+/// How many invocations an Instance of the last two functions serves at a time.
+const SEATS: usize = 3;
 
 /// One step; numbers choose among what there is at that moment.
 #[derive(Clone, Debug)]
@@ -71,7 +75,7 @@ fn share() -> impl Strategy<Value = Share> {
 enum Seen {
     Starting,
     Idle,
-    Busy(WaiterId),
+    Busy,
     Retiring,
 }
 
@@ -85,6 +89,8 @@ struct World {
     next_waiter: u64,
     waiting: BTreeMap<WaiterId, usize>,
     instances: BTreeMap<InstanceId, (usize, Seen)>,
+    /// How many each serves at a time, and whom it serves.
+    seats: BTreeMap<InstanceId, (usize, Vec<WaiterId>)>,
     frozen: BTreeSet<InstanceId>,
 }
 
@@ -98,6 +104,7 @@ impl World {
             next_waiter: 0,
             waiting: BTreeMap::new(),
             instances: BTreeMap::new(),
+            seats: BTreeMap::new(),
             frozen: BTreeSet::new(),
         }
     }
@@ -105,7 +112,8 @@ impl World {
     /// Four functions of two accounts.
     fn function(&self, index: usize) -> Arc<Function> {
         let account = ["000000000000", "111111111111"][index % 2];
-        Arc::new(function(key(account, &format!("f{index}")), self.generations[index]))
+        let function = function(key(account, &format!("f{index}")), self.generations[index]);
+        Arc::new(if index < 2 { function } else { with_seats(function, 3) })
     }
 
     fn pick(&self, which: usize, wanted: impl Fn(Seen) -> bool) -> Option<InstanceId> {
@@ -119,7 +127,7 @@ impl World {
     }
 
     fn take(&mut self, step: &Step) {
-        let busy = |seen| matches!(seen, Seen::Busy(_));
+        let busy = |seen| seen == Seen::Busy;
         let event = match *step {
             Step::Arrive(which) => {
                 let waiter = WaiterId(self.next_waiter);
@@ -142,7 +150,7 @@ impl World {
                 self.see(instance, Seen::Idle);
                 let memory = MB(mb);
                 match step {
-                    Step::InitFailed(..) => Event::InitFailed { instance, memory },
+                    Step::InitFailed(..) => self.init_failed(instance, memory),
                     _ => Event::Started { instance, memory },
                 }
             }
@@ -155,15 +163,14 @@ impl World {
             }
             Step::Done(which, mb, reusable) => {
                 let Some(instance) = self.pick(which, busy) else { return };
-                self.see(instance, Seen::Idle);
-                Event::Done { instance, memory: MB(mb), reusable }
+                let waiter = self.stand_up(instance, which);
+                Event::Done { instance, waiter, memory: MB(mb), reusable }
             }
             Step::Dead(which) => {
                 let Some(instance) = self.pick(which, busy) else { return };
-                let (function, Seen::Busy(waiter)) = self.instances[&instance] else { return };
-                self.waiting.insert(waiter, function);
-                self.see(instance, Seen::Idle);
-                Event::Dead { instance }
+                let waiter = self.stand_up(instance, which);
+                self.waiting.insert(waiter, self.instances[&instance].0);
+                Event::Dead { instance, waiter }
             }
             Step::Measured(which, mb, reusable) => {
                 let Some(instance) = self.pick(which, |seen| seen == Seen::Idle) else { return };
@@ -201,6 +208,22 @@ impl World {
         self.on(event);
     }
 
+    /// Then it serves one at a time.
+    fn init_failed(&mut self, instance: InstanceId, memory: ByteSize) -> Event {
+        self.seats.get_mut(&instance).expect("known").0 = 1;
+        Event::InitFailed { instance, memory }
+    }
+
+    /// One of those whom an Instance serves is not served any more.
+    fn stand_up(&mut self, instance: InstanceId, which: usize) -> WaiterId {
+        let seated = &mut self.seats.get_mut(&instance).expect("known").1;
+        let waiter = seated.swap_remove(which % seated.len());
+        if seated.is_empty() {
+            self.see(instance, Seen::Idle);
+        }
+        waiter
+    }
+
     fn not_frozen(&mut self, which: usize) -> Option<Event> {
         let instance = *self.frozen.iter().nth(which % self.frozen.len().max(1))?;
         self.frozen.remove(&instance);
@@ -223,7 +246,7 @@ impl World {
             Step::Pressure(cpu) => Event::Pressure { cpu },
             Step::Stranger(id) => {
                 let instance = InstanceId(id | 1 << 63);
-                Event::Done { instance, memory: MB(1), reusable: true }
+                Event::Done { instance, waiter: WaiterId(id), memory: MB(1), reusable: true }
             }
             _ => Event::Tick,
         }
@@ -243,15 +266,21 @@ impl World {
             Command::Serve { waiter, instance } => {
                 let function = self.waiting.remove(&waiter).expect("served once, and still there");
                 let (of, seen) = self.instances[&instance];
-                assert_eq!((of, seen), (function, Seen::Idle), "one invocation at a time");
+                assert_eq!(of, function, "its own function");
+                assert!(matches!(seen, Seen::Idle | Seen::Busy), "one that is there");
                 assert!(!self.frozen.contains(&instance), "a frozen Instance cannot serve");
-                self.see(instance, Seen::Busy(waiter));
+                self.see(instance, Seen::Busy);
+                let (seats, seated) = self.seats.get_mut(&instance).expect("known");
+                seated.push(waiter);
+                assert!(seated.len() <= *seats, "so many invocations at a time and no more");
             }
             Command::Start { instance, function, .. } => {
                 let index = function.key.name.as_str()[1..].parse().expect("a number");
                 self.check_start(instance, index);
                 let before = self.instances.insert(instance, (index, Seen::Starting));
                 assert!(before.is_none(), "an id is used once");
+                let seats = if index < 2 { 1 } else { SEATS };
+                self.seats.insert(instance, (seats, Vec::new()));
             }
             Command::Retire { instance } => {
                 assert_eq!(self.instances[&instance].1, Seen::Idle, "only idle ones end");
@@ -280,7 +309,8 @@ impl World {
         let counts = Counts {
             starting: self.count(|seen| seen == Seen::Starting),
             idle: self.count(|seen| seen == Seen::Idle),
-            busy: self.count(|seen| matches!(seen, Seen::Busy(_))),
+            busy: self.count(|seen| seen == Seen::Busy),
+            served: self.seats.values().map(|(_, seated)| seated.len()).sum(),
             retiring: self.count(|seen| seen == Seen::Retiring),
             waiting: self.waiting.len(),
         };
@@ -288,7 +318,8 @@ impl World {
         assert!(counts.starting - core.readying <= config.max_starting);
         assert!(core.readying - core.lasting <= config.max_starting.div_ceil(2));
         assert!(self.instances.len() <= config.max_instances);
-        assert!(counts.waiting <= config.max_waiting + config.max_instances, "dead ones come back");
+        let most = config.max_waiting + SEATS * config.max_instances;
+        assert!(counts.waiting <= most, "dead ones come back");
         let used = core.instances.values().map(|slot| slot.memory.as_bytes()).sum();
         assert_eq!(core.used, ByteSize::bytes(used));
         self.check_shares();
@@ -337,12 +368,10 @@ impl World {
 
     fn check_permits(&self, index: usize) {
         let core = &self.core;
-        let busy = self
-            .instances
-            .values()
-            .filter(|(function, seen)| matches!(seen, Seen::Busy(_)) && function % 2 == index);
+        let served = self.instances.iter().filter(|(_, (function, _))| function % 2 == index);
+        let served: usize = served.map(|(id, _)| self.seats[id].1.len()).sum();
         let waiting = self.waiting.values().filter(|function| *function % 2 == index);
-        let expected = u32::try_from(busy.count() + waiting.count()).expect("few");
+        let expected = u32::try_from(served + waiting.count()).expect("few");
         let account = &self.function(index).key.account;
         let tenant = core.tenants.get(account).and_then(|tenant| core.accounts.get(tenant.0));
         let held = tenant.map_or(0, |account| account.permits.running);
@@ -361,6 +390,12 @@ impl World {
         let core = &self.core;
         for (id, entry) in &core.functions {
             assert!(entry.waiting.is_empty() || entry.idle.is_empty(), "idle beside a waiter");
+            assert!(entry.waiting.is_empty() || entry.open.is_empty(), "a seat beside a waiter");
+            for instance in &entry.open {
+                let (seats, seated) = &self.seats[instance];
+                let is_open = !seated.is_empty() && seated.len() < *seats;
+                assert!(is_open && core.instances[instance].ending.is_none(), "a seat is free");
+            }
             if entry.waiting.len() > entry.coming() {
                 let waits_for_busy = entry.queue_due.is_some() && entry.busy > 0;
                 assert!(entry.queued || waits_for_busy, "in the line, or looked at again");

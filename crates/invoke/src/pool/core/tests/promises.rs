@@ -45,7 +45,8 @@ fn one_that_is_spent_or_dead_is_replaced() {
     arrive(&mut core, 0, &hello, at(1));
     assert_eq!(ready(&core, &hello), (1, None), "one that serves is ready, too");
     let (instance, memory) = (InstanceId(0), MB(64));
-    let spent = core.on(Event::Done { instance, memory, reusable: false }, at(1));
+    let waiter = WaiterId(0);
+    let spent = core.on(Event::Done { instance, waiter, memory, reusable: false }, at(1));
     assert_eq!(spent, [retire(0), start(1, &hello, Provisioned)]);
     assert_eq!(ready(&core, &hello), (0, None));
     started(&mut core, 1, at(2));

@@ -9,8 +9,8 @@ fn after_a_crash_its_place_is_taken() {
     let (mut core, hello) = with_two_idle();
     for (waiter, instance) in [(2, 1), (3, 0)] {
         arrive(&mut core, waiter, &hello, at(3));
-        let (instance, memory) = (InstanceId(instance), MB(64));
-        core.on(Event::Done { instance, memory, reusable: false }, at(4));
+        let (instance, waiter, memory) = (InstanceId(instance), WaiterId(waiter), MB(64));
+        core.on(Event::Done { instance, waiter, memory, reusable: false }, at(4));
     }
     assert_eq!(arrive(&mut core, 4, &hello, at(5)), [start(2, &hello, Spent)]);
 }
@@ -21,7 +21,7 @@ fn a_dead_one_that_was_the_last_is_replaced() {
     let hello = named("hello", 1);
     arrive(&mut core, 0, &hello, at(0));
     started(&mut core, 0, at(0));
-    let dead = Event::Dead { instance: InstanceId(0) };
+    let dead = Event::Dead { instance: InstanceId(0), waiter: WaiterId(0) };
     assert_eq!(core.on(dead, at(1)), [retire(0), start(1, &hello, Spent)]);
 }
 

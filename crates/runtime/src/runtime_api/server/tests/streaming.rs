@@ -19,7 +19,7 @@ const HEAD_LINES: &str = "POST /2018-06-01/runtime/invocation/a/response HTTP/1.
 impl Raw {
     async fn new() -> Self {
         let (outlet, pieces) = stream::channel();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(1));
         shared.offer(event("a"), Some(outlet));
         shared.state.lock().next().expect("allowed").expect("an event");
         let tasks = TaskTracker::new();
@@ -45,7 +45,7 @@ impl Raw {
     }
 
     async fn failure(&self) -> FunctionError {
-        match self.shared.answer().await {
+        match self.shared.answer("a").await {
             Answer::Failed(error) => error,
             other => panic!("{other:?}"),
         }
@@ -84,7 +84,7 @@ async fn each_part_goes_out_before_the_next_one_comes() {
         assert!(!raw.shared.is_answered());
     }
     raw.send("0\r\n\r\n").await;
-    assert_eq!(raw.shared.answer().await, Answer::Streamed);
+    assert_eq!(raw.shared.answer("a").await, Answer::Streamed);
     assert_eq!(raw.status().await, "202");
 }
 
@@ -102,7 +102,7 @@ async fn nothing_else_can_answer_while_one_is_streamed() {
     assert_eq!(refused, Err(Refusal::Transition), "it has not answered yet");
     raw.chunk("x").await;
     raw.send("0\r\n\r\n").await;
-    assert_eq!(raw.shared.answer().await, Answer::Streamed);
+    assert_eq!(raw.shared.answer("a").await, Answer::Streamed);
     assert_eq!(raw.status().await, "202");
     assert_eq!(post(&raw, "a", "response").await, "403", "answered twice");
     assert!(!raw.shared.is_answered());
@@ -142,7 +142,7 @@ async fn trailers_without_an_error_are_none() {
     let mut raw = Raw::new().await;
     raw.begin("").await;
     raw.send("0\r\nX-Other: 1\r\nLambda-Runtime-Function-Error-Body: e30=\r\n\r\n").await;
-    assert_eq!(raw.shared.answer().await, Answer::Streamed);
+    assert_eq!(raw.shared.answer("a").await, Answer::Streamed);
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn what_breaks_off_is_told_as_truncated() {
         // The server may have closed before all of it was sent.
         raw.connection.write_all(end.as_bytes()).await.ok();
         raw.connection.shutdown().await.ok();
-        assert_eq!(raw.shared.answer().await, Answer::Truncated, "{end:.20}");
+        assert_eq!(raw.shared.answer("a").await, Answer::Truncated, "{end:.20}");
         assert_eq!(raw.pieces.next().await, Some(Bytes::from_static(b"x")));
     }
 }
@@ -166,7 +166,7 @@ async fn a_length_instead_of_chunks_streams_as_well() {
     raw.send(&format!("{HEAD_LINES}content-length: 5\r\n\r\nwh")).await;
     assert_eq!(raw.pieces.next().await, Some(Bytes::from_static(b"wh")));
     raw.send("ole").await;
-    assert_eq!(raw.shared.answer().await, Answer::Streamed);
+    assert_eq!(raw.shared.answer("a").await, Answer::Streamed);
     assert_eq!(raw.pieces.next().await, Some(Bytes::from_static(b"ole")));
 }
 
@@ -189,7 +189,7 @@ async fn endless_bytes_end_at_the_limit() {
     };
     tokio::select! {
         () = taking => panic!("the platform closes it, not the runtime's connection"),
-        answer = shared.answer() => assert_eq!(answer, Answer::StreamTooLarge),
+        answer = shared.answer("a") => assert_eq!(answer, Answer::StreamTooLarge),
     }
     while let Some(piece) = futures_util::FutureExt::now_or_never(pieces.next()).flatten() {
         size += piece.len() as u64;

@@ -1,0 +1,159 @@
+"""Several invocations in one Instance of a custom runtime: by the official Rust client, as its function's owner says."""
+
+import concurrent.futures
+import subprocess
+
+import pytest
+
+from harness import binary, logs, records, target
+from test_custom_runtimes import SHELL
+from test_serve import wait_until
+
+VARIABLE = "LACEWING_CONCURRENCY_PER_INSTANCE"
+
+
+@pytest.fixture(scope="module")
+def program() -> bytes:
+    built = target() / "debug/lacewing-test-rust-runtime"
+    stripped = subprocess.run(["strip", "-o", "/dev/stdout", str(built)], capture_output=True)
+    return stripped.stdout or built.read_bytes()
+
+
+@pytest.fixture
+def shared(functions, program):
+    """Makes a function whose Instances serve so many invocations at a time."""
+
+    def make(seats: int, bootstrap: str | bytes = program, **options) -> str:
+        options.setdefault("Timeout", 60)
+        return functions.custom(bootstrap, Environment={"Variables": {VARIABLE: str(seats)}}, **options)
+
+    return make
+
+
+@pytest.fixture
+def threads():
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+def stream_of(answer) -> str:
+    assert answer.error is None, answer.payload
+    return answer.payload["stream"]
+
+
+def test_invocations_are_served_together_and_never_more_than_was_said(functions, shared, threads):
+    name = shared(4)
+    # Each waits in its handler until four are there.
+    event = {"together": 4, "stay": True, "where": True}
+    answers = list(threads.map(lambda _: functions.invoke(name, event), range(4)))
+    assert len({stream_of(answer) for answer in answers}) == 1
+    assert {answer.payload["concurrency"] for answer in answers} == {"4"}
+    assert {answer.payload["id"] for answer in answers} == {answer.request_id for answer in answers}
+    name = shared(3)
+    event = {"sleep_ms": 20, "where": True}
+    answers = list(threads.map(lambda number: functions.invoke(name, event | {"number": number}), range(200)))
+    assert [answer.payload["echo"]["number"] for answer in answers] == list(range(200))
+    assert max(answer.payload["inside"] for answer in answers) <= 3
+
+
+def test_without_the_choice_there_is_one_at_a_time(functions, program, threads):
+    name = functions.custom(program)
+    answers = list(threads.map(lambda _: functions.invoke(name, {"sleep_ms": 20, "where": True}), range(40)))
+    assert {answer.payload["inside"] for answer in answers} == {1}
+    assert {answer.payload["concurrency"] for answer in answers} == {None}
+
+
+def test_a_timeout_is_its_own_and_ends_the_instance_after_the_others(server, functions, shared, threads):
+    name = shared(4, Timeout=10)
+    first = stream_of(functions.invoke(name, {"where": True}))
+    late = threads.submit(functions.invoke, name, {"print": True, "sleep_ms": 600_000})
+    assert wait_until(lambda: any(line.startswith("printed") for line in logs(server, name)))
+    # It ends after the late one has been given up, and before its own deadline.
+    other = threads.submit(functions.invoke, name, {"sleep_ms": 9_000, "where": True})
+    answer = late.result()
+    assert answer.error == "Unhandled" and answer.payload["errorType"] == "Sandbox.Timedout"
+    assert not other.done()
+    assert stream_of(functions.invoke(name, {"where": True})) != first, "no new one comes to it"
+    assert stream_of(other.result()) == first
+    assert sum("Status: timeout" in line for line in logs(server, name)) == 1
+
+
+def test_when_the_process_ends_all_its_invocations_do(server, functions, shared, threads):
+    name = shared(4)
+    beside = threads.submit(functions.invoke, name, {"print": True, "sleep_ms": 600_000})
+    assert wait_until(lambda: any(line.startswith("printed") for line in logs(server, name)))
+    answers = [functions.invoke(name, {"exit": True}), beside.result()]
+    for answer in answers:
+        assert answer.payload == {
+            "errorType": "Runtime.ExitError",
+            "errorMessage": f"RequestId: {answer.request_id} Error: Runtime exited with error: exit status 3",
+        }
+    assert functions.invoke(name, {"a": 1}).error is None
+
+
+def test_each_has_its_own_lines_and_record(server, functions, shared, threads):
+    name = shared(4)
+    event = {"together": 4, "stay": True, "print": True}
+    answers = list(threads.map(lambda _: functions.invoke(name, event, LogType="Tail"), range(4)))
+    # What is printed is handed over a second later, as nobody's invocation ends with it.
+    assert wait_until(lambda: sum(line.startswith("printed") for line in logs(server, name)) == 4)
+    kept = logs(server, name)
+    for answer in answers:
+        tail = answer.log.splitlines()
+        assert [line.split(" ")[0] for line in tail] == ["START", "END", "REPORT"], tail
+        assert all(f"RequestId: {answer.request_id}" in line for line in tail)
+        assert all(line.rstrip("\n") in kept for line in tail)
+        assert f"printed {answer.request_id}" in kept
+    assert sum("Init Duration" in answer.log for answer in answers) == 1
+    mine = [record for record in records(server) if record["function"] == name]
+    assert sorted(record["request_id"] for record in mine) == sorted(answer.request_id for answer in answers)
+    assert sum(record["init_us"] is not None for record in mine) == 1
+
+
+def test_streams_go_side_by_side(functions, shared, threads):
+    name = shared(4)
+
+    def stream(parts: int) -> bytes:
+        answer = functions.client.invoke_with_response_stream(
+            FunctionName=name, Payload=b'{"stream": %d, "pause_ms": 10}' % parts
+        )
+        pieces = [event["PayloadChunk"]["Payload"] for event in answer["EventStream"] if "PayloadChunk" in event]
+        # The client begins with a prelude, which ends so.
+        return b"".join(pieces).split(bytes(8))[-1]
+
+    for parts, got in enumerate(threads.map(stream, range(1, 9)), 1):
+        assert got == b"".join(b"part %d\n" % number for number in range(1, parts + 1))
+
+
+def test_a_runtime_that_asks_for_one_at_a_time_serves_one_after_the_other(functions, shared, threads):
+    name = shared(4, SHELL)
+    answers = list(threads.map(lambda number: functions.invoke(name, {"n": number}), range(12)))
+    assert [answer.payload for answer in answers] == [{"echo": {"n": number}} for number in range(12)]
+
+
+@pytest.mark.parametrize("runtime", ["python3.13", "nodejs22.x"])
+def test_it_is_refused_by_name_for_our_own_runtimes(functions, runtime):
+    with pytest.raises(functions.client.exceptions.InvalidParameterValueException) as refused:
+        functions.custom(SHELL, Runtime=runtime, Handler="app.handler", Environment={"Variables": {VARIABLE: "2"}})
+    message = f"{VARIABLE} is for custom runtimes only, not for {runtime}."
+    assert refused.value.response["Error"]["Message"] == message
+
+
+def test_the_command_line_sets_it_and_provisioned_concurrency_is_refused(server, functions, program, tmp_path):
+    (tmp_path / "bootstrap").write_bytes(program)
+    (tmp_path / "bootstrap").chmod(0o755)
+
+    def deploy(*options: str) -> subprocess.CompletedProcess:
+        command = [str(binary()), "deploy", str(tmp_path), "--name", "by-command-line", *options]
+        return subprocess.run(command, env=server.environment(), capture_output=True, text=True, timeout=120)
+
+    refused = deploy("--concurrency-per-instance", "65")
+    assert refused.returncode != 0 and f"{VARIABLE} must be a number from 1 to 64, not '65'." in refused.stderr
+    made = deploy("--concurrency-per-instance", "5")
+    assert made.returncode == 0, made.stderr
+    assert functions.invoke("by-command-line", {"where": True}).payload["concurrency"] == "5"
+    version = functions.client.publish_version(FunctionName="by-command-line")["Version"]
+    with pytest.raises(functions.client.exceptions.InvalidParameterValueException, match=VARIABLE):
+        functions.client.put_provisioned_concurrency_config(
+            FunctionName="by-command-line", Qualifier=version, ProvisionedConcurrentExecutions=1
+        )
