@@ -45,8 +45,9 @@ pub(crate) fn run() -> Result<()> {
     skips::tell()
 }
 
-const SOAKS: [(&str, &str); 4] = [
+const SOAKS: [(&str, &str); 5] = [
     ("crash under load", "test_crash.py"),
+    ("healthy functions beside hostile ones", "test_soak.py"),
     ("what goes leaves nothing", "test_retirement.py"),
     ("what is unique", "test_uniqueness.py"),
     ("what a neighbour feels", "test_exhaustion.py"),
