@@ -4,7 +4,7 @@
 export LACEWING_CACHE ?= $(HOME)/.cache/lacewing
 export CARGO_TARGET_DIR ?= $(LACEWING_CACHE)/target
 
-.PHONY: help build test test-vm soak bench fuzz fmt
+.PHONY: help build test test-vm soak bench bench-peers fuzz fmt
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,11 @@ soak: ## The long forms of the crash and soak tests.
 bench: ## Measure the promises of SPECIFICATION.md.
 	@scripts/prepare-tests
 	@cargo xtask bench
+
+bench-peers: ## Measure others that run such functions, as far as they can be installed, and this one beside them.
+	@scripts/prepare-tests
+	@scripts/prepare-peers
+	@cargo xtask bench-peers
 
 SECONDS_EACH ?= 120
 fuzz: ## Run each fuzzer for SECONDS_EACH seconds (120).

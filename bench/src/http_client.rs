@@ -187,13 +187,14 @@ fn is_whole(bytes: &[u8]) -> Result<bool> {
     {
         bail!("unexpected answer: {}", String::from_utf8_lossy(bytes));
     }
-    let length: usize = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .context("an answer without content-length")?
-        .1
-        .trim()
-        .parse()?;
+    let header = |wanted: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+    };
+    if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        return Ok(bytes.ends_with(b"\r\n0\r\n\r\n"));
+    }
+    let length: usize =
+        header("content-length").context("an answer without content-length")?.parse()?;
     Ok(bytes.len() >= head_end + 4 + length)
 }

@@ -15,6 +15,7 @@ mod density;
 mod floors;
 mod host;
 mod http_client;
+mod peers;
 mod platform;
 mod report;
 mod restores;
@@ -72,6 +73,8 @@ enum Role {
     Churn(churn::Arguments),
     /// What many idle Instances hold; as root.
     Density(density::Arguments),
+    /// The same function on other programs that `scripts/prepare-peers` has got.
+    Peers(peers::Arguments),
     /// What a sandbox costs to make, part by part, and what an idle one holds; as root.
     SandboxCost(sandbox::Arguments),
 }
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Some(Role::Burst(how)) => binary.and_then(|binary| burst::measure(&binary, how)),
         Some(Role::Churn(how)) => binary.and_then(|binary| churn::measure(&binary, how)),
         Some(Role::Density(how)) => binary.and_then(|binary| density::measure(&binary, how)),
+        Some(Role::Peers(how)) => binary.and_then(|binary| peers::measure(&binary, how)),
         Some(Role::SandboxCost(how)) => sandbox::measure(how),
         None if cli.only.is_some() || cli.cpus.is_some() => {
             binary.and_then(|binary| measure(&binary, &cli))

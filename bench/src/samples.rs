@@ -35,7 +35,7 @@ pub(crate) struct Results {
 }
 
 /// Connections of the measurement with many.
-const CONNECTIONS: usize = 16;
+pub(crate) const CONNECTIONS: usize = 16;
 
 /// How long [`interleave`] takes: in each round three measurements at one connection and two at 16,
 /// and the warm-up of both.
@@ -86,7 +86,7 @@ pub(crate) fn sequence(target: &Target, length: Duration) -> Result<Latency> {
 }
 
 /// Asks over so many connections for a while.
-fn throng(target: &Target, connections: usize, length: Duration) -> Result<Latency> {
+pub(crate) fn throng(target: &Target, connections: usize, length: Duration) -> Result<Latency> {
     Ok(Latency::of(crowd(target, connections, length)?))
 }
 

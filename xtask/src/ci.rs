@@ -86,6 +86,15 @@ pub(crate) fn bench() -> Result<()> {
     step("bench: the way out", &mut parts)
 }
 
+/// Measures the programs that `scripts/prepare-peers` has got, and this one beside them.
+pub(crate) fn bench_peers() -> Result<()> {
+    step("build", &mut cargo(&["build", "--workspace", "--release", "--locked"])?)?;
+    let release = target()?.join("release");
+    let mut bench = command(release.join("lacewing-bench"))?;
+    bench.arg("peers").env("LACEWING_BIN", release.join("lacewing"));
+    step("bench: peers", &mut bench)
+}
+
 /// Plays a synthetic day through the pool under several policies.
 pub(crate) fn simulate(arguments: &[String]) -> Result<()> {
     step("build", &mut cargo(&["build", "-p", "lacewing-simulate", "--release", "--locked"])?)?;

@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask ci | soak | vm | bench | simulate | fuzz | tidy | codegen`.
+//! Development tasks: `cargo xtask ci | soak | vm | bench | bench-peers | simulate | fuzz | tidy | codegen`.
 //!
 //! Each task is one file. Nothing here is part of the product.
 
@@ -31,6 +31,8 @@ enum Task {
     Vm(vm::Args),
     /// Measure the promises of SPECIFICATION.md.
     Bench,
+    /// Measure other programs that run such functions, and this one beside them.
+    BenchPeers,
     /// Run the fuzzers for a bounded time.
     Fuzz(fuzz::Args),
     /// Play a synthetic day through the pool under several policies.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Task::Soak => ci::soak(),
         Task::Vm(args) => vm::run(&args),
         Task::Bench => ci::bench(),
+        Task::BenchPeers => ci::bench_peers(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Simulate { arguments } => ci::simulate(&arguments),
         Task::Tidy => tidy::run(),
