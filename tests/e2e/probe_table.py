@@ -82,6 +82,8 @@ class Probe:
     languages: tuple = ("compiled", "python", "node")
     # What stops it where the function has a way out, if that is another layer; `{}`: nothing has to.
     egress: dict | None = None
+    # Whether the kernel shows it by whose the network namespace is: that of a restored Instance is its own.
+    by_owner: bool = False
 
     @property
     def id(self) -> str:
@@ -377,13 +379,16 @@ def settings():
     files = ["kernel/core_pattern", "kernel/modprobe", "kernel/hostname", "kernel/sysrq",
              "kernel/randomize_va_space", "kernel/shmmax", "vm/drop_caches", "vm/overcommit_memory", "fs/file-max",
              "fs/mqueue/msg_max", "fs/inotify/max_user_instances", "net/ipv4/ip_forward",
-             "net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping_group_range", "net/core/somaxconn",
+             "net/ipv4/ip_unprivileged_port_start", "net/ipv4/ping_group_range",
              "user/max_user_namespaces", "user/max_inotify_instances"]  # fmt: skip
     # Not every kernel has each of them, nor shows each of them in a namespace.
     denied = {"EACCES": "file permissions", "ENOENT": "kernel"}
     yield from rows("settings of the kernel", denied, {
         f"write /proc/sys/{name}": opens(f"/proc/sys/{name}", O_WRONLY) for name in files
     })  # fmt: skip
+    yield from rows("settings of the kernel", denied, {
+        "write /proc/sys/net/core/somaxconn": opens("/proc/sys/net/core/somaxconn", O_WRONLY),
+    }, by_owner=True)  # fmt: skip
     yield from rows("settings of the kernel", denied, {
         "write /proc/sysrq-trigger": opens("/proc/sysrq-trigger", O_WRONLY),
         "write /proc/irq/default_smp_affinity": opens("/proc/irq/default_smp_affinity", O_WRONLY),
@@ -489,6 +494,18 @@ TOLD = {
         "EACCES": ["allow setgroups", "read /proc/kmsg"],
         "ENOENT": ["write /proc/sys/kernel/modprobe", "write /proc/sys/kernel/sysrq", "write /proc/sysrq-trigger",
                    "read /proc/kcore"],
+    },
+    "6.1.0-57-amd64, root": {
+        "EPERM": ["statmount", "listmount", "look into the page cache", "map a shadow stack", "set its own LSM",
+                  "return from a probe that is not there"],
+        "EACCES": ["allow setgroups", "read /proc/kmsg"],
+    },
+    "6.1.0-57-amd64, a user": {
+        "EPERM": ["statmount", "listmount", "look into the page cache", "map a shadow stack", "set its own LSM",
+                  "return from a probe that is not there"],
+        "EACCES": ["allow setgroups", "read /proc/kmsg"],
+        "ENOENT": ["write /proc/sys/net/core/somaxconn"],
+        "EROFS": ["write to /etc/passwd", "write to its own code"],
     },
 }  # fmt: skip
 assert {name for rows in TOLD.values() for names in rows.values() for name in names} <= {probe.name for probe in PROBES}

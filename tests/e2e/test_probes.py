@@ -192,7 +192,7 @@ def wrong(found: dict, lacking: set[str], stops) -> list[str]:
         outcome, text = found.get(probe.id, (None, ""))
         # `lacewing doctor` names these two; the other layers are wherever a sandbox can be built.
         right = {name for name, layer in stops(probe).items() if layer not in lacking & {"landlock", "seccomp"}}
-        if len(right) > 1 and probes.host(lacking) in TOLD:
+        if len(right) > 1 and probes.host(lacking) in TOLD and not probe.by_owner:
             right = {told(probe, probes.host(lacking))}
         if outcome is not None and outcome not in right:
             lines.append(f"{probe.id}: {outcome} ({text}), not {' or '.join(sorted(right))}")
@@ -218,6 +218,8 @@ def test_with_a_way_out_every_attempt_is_stopped_too(outward, lacking, language)
 def test_all_languages_are_told_the_same(outcomes):
     for probe in PROBES:
         told = {language: rows[probe.id][0] for language, rows in outcomes.items() if probe.id in rows}
+        if probe.by_owner:
+            told.pop("restored", None)
         assert len(set(told.values())) == 1, (probe.id, told)
 
 
@@ -248,6 +250,9 @@ def by_host() -> list[str]:
         f"| attempt | {' | '.join(TOLD)} |",
         "|---" * (len(TOLD) + 1) + "|",
         *(f"| {probe.name} | {' | '.join(f'`{told(probe, host)}`' for host in TOLD)} |" for probe in rows),
+        "",
+        "A restored Instance has a network namespace of its own user's, of which Linux 6.1 shows less:",
+        *(f"`{probe.name}` may be told the other one there." for probe in PROBES if probe.by_owner),
     ]
 
 
