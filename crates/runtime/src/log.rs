@@ -1,9 +1,9 @@
 //! The function's log on its way out: lines, batches, and a bounded channel to whoever keeps them.
 //!
 //! One [`LogWriter`] belongs to one Instance. It cuts what the function prints into lines, keeps
-//! framed records whole, and sends what it has at the end of each invocation. It never waits: if
-//! nobody takes the batches, or its function has had its share of them ([`share`]), records are lost,
-//! counted, and the loss is written into the log.
+//! framed records whole, and sends what it has at the end of each invocation. Its function's share
+//! ([`share`]) says how much may be read in a time; who reads more all the same, or finds that nobody
+//! takes the batches, loses records: they are counted, and the loss is written into the log.
 
 use std::fmt;
 use std::sync::Arc;
@@ -117,19 +117,18 @@ pub(crate) fn channel() -> (LogSender, LogReceiver) {
 // === LogSender ===
 
 impl LogSender {
-    /// The place of a batch and the room for its bytes, if there is both, and the rate allows it.
+    /// The place of a batch and the room for its bytes, if there is both.
     fn reserve(
         &self,
         share: &Share,
         part: Part,
         bytes: usize,
-        now: Timestamp,
     ) -> Option<(mpsc::Permit<'_, Waiting>, [OwnedSemaphorePermit; 2])> {
         let permit = self.batches.try_reserve().ok()?;
         let kilobytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
         let own = share.room(part, kilobytes)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(kilobytes).ok()?;
-        share.take(bytes, now).then_some((permit, [own, room]))
+        Some((permit, [own, room]))
     }
 }
 
@@ -234,10 +233,10 @@ impl LogWriter {
     /// A record that came with its own time and is not to be cut.
     /// The time is the writer's word: it counts only if it is believable.
     pub(crate) fn record(&mut self, at: Timestamp, level: Option<LogLevel>, text: Bytes) {
-        if !levels::keeps(self.format, level) {
+        let now = self.clock.now();
+        if !self.may_take(text.len(), now) || !levels::keeps(self.format, level) {
             return;
         }
-        let now = self.clock.now();
         let is_believable = at <= now && now.since(at) <= OLDEST;
         self.push(if is_believable { at } else { now }, text);
     }
@@ -252,6 +251,12 @@ impl LogWriter {
             bytes = &rest[1..];
         }
         self.extend_line(at, bytes);
+    }
+
+    /// How long to wait before so many bytes are read, so that none of them is lost for coming too fast.
+    pub(crate) fn wait(&self, bytes: usize) -> Option<Duration> {
+        // Each of them may be a line.
+        self.share.wait(bytes * (1 + OVERHEAD), self.clock.now())
     }
 
     /// A line that was begun ends here, for no more of it can come.
@@ -270,13 +275,14 @@ impl LogWriter {
         if self.pending.is_empty() {
             return;
         }
-        let (share, now) = (&self.share, self.clock.now());
-        let Some((permit, room)) = self.sender.reserve(share, part, self.pending_bytes, now) else {
+        let Some((permit, room)) = self.sender.reserve(&self.share, part, self.pending_bytes)
+        else {
             return;
         };
         let mut lines = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         if self.lost > 0 {
+            let now = self.clock.now();
             let lost = Event::Lost { records: std::mem::take(&mut self.lost) };
             let text = platform_log::line(&lost, self.format, || now);
             lines.extend(text.map(|text| LogLine { at: now, request_id: None, text: text.into() }));
@@ -286,7 +292,7 @@ impl LogWriter {
     }
 
     /// What an invocation ends with, and the word that records were lost, are sent though the function
-    /// has had its share: they are few, and nobody may come soon to send them.
+    /// has no room left: they are few, and nobody may come soon to send them.
     fn flush_end(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -300,8 +306,16 @@ impl LogWriter {
         let dropped = self.pending.drain(..self.pending.len() - kept).count();
         self.pending_bytes = self.pending.iter().map(|line| line.text.len() + OVERHEAD).sum();
         self.count_lost(u64::try_from(dropped).unwrap_or(u64::MAX));
-        self.share.give_way(self.pending_bytes, self.clock.now());
         self.flush_part(Part::End);
+    }
+
+    /// Whether a record of the function is within its rate; one that is not is lost.
+    fn may_take(&mut self, bytes: usize, now: Timestamp) -> bool {
+        let may = self.share.take(bytes + OVERHEAD, now);
+        if !may {
+            self.count_lost(1);
+        }
+        may
     }
 
     fn count_lost(&mut self, records: u64) {
@@ -320,7 +334,7 @@ impl LogWriter {
     }
 
     fn take_line(&mut self, at: Timestamp) {
-        if levels::keeps_line(self.format, &self.partial) {
+        if self.may_take(self.partial.len(), at) && levels::keeps_line(self.format, &self.partial) {
             self.push(at, Bytes::copy_from_slice(&self.partial));
         }
         self.partial.clear();

@@ -1,6 +1,9 @@
 //! What a sandbox writes: its standard output and error through one pipe, framed log records
 //! through another.
 //!
+//! Who writes faster than it may log is not read for a while: then it waits for its pipe, as it would
+//! for a slow disk, and costs nobody any processor time.
+//!
 //! At the end of an invocation the pipes are read until they are empty, past the event loop's idea
 //! of their readiness, so that all that was written before the answer is in the log.
 
@@ -13,6 +16,7 @@ use bytes::BytesMut;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::sleep;
 
 use crate::log::LogWriter;
 use crate::telemetry_frames::Decoder;
@@ -58,9 +62,16 @@ impl Output {
 
     /// Waits until something was written and logs a part of it; may be dropped and called again.
     pub(crate) async fn pump(&mut self, log: &mut LogWriter) {
-        tokio::select! {
-            () = self.text.ready() => self.read_text(log, Pipe::read_if_ready),
-            () = self.records.ready() => self.read_records(log, Pipe::read_if_ready),
+        let is_text = tokio::select! {
+            () = self.text.ready() => true,
+            () = self.records.ready() => false,
+        };
+        while let Some(wait) = log.wait(TURN) {
+            sleep(wait).await;
+        }
+        match is_text {
+            true => self.read_text(log, Pipe::read_if_ready),
+            false => self.read_records(log, Pipe::read_if_ready),
         }
     }
 

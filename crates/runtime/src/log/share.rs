@@ -1,6 +1,7 @@
 //! What one function may have of the way that all logs take: room among the batches that wait, and
 //! bytes in a time. All Instances of a function share it, so that one that floods its output neither
-//! fills the disk nor makes others lose theirs. It says yes or no, and never waits.
+//! fills the disk, nor keeps a processor busy with cutting lines, nor makes others lose theirs. It says
+//! yes or no, and how long until yes; it never waits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -73,31 +74,40 @@ impl Share {
         Arc::clone(room).try_acquire_many_owned(kilobytes).ok()
     }
 
-    /// Makes the rate allow so many bytes now, at the cost of what was taken before.
-    pub(super) fn give_way(&self, bytes: usize, now: Timestamp) {
-        self.pace.give_way(bytes, now);
-    }
-
     /// Takes so many bytes if they are within the rate.
     pub(super) fn take(&self, bytes: usize, now: Timestamp) -> bool {
         self.pace.take(bytes, now)
+    }
+
+    /// How long until so many bytes are within the rate; nothing if they are.
+    pub(super) fn wait(&self, bytes: usize, now: Timestamp) -> Option<Duration> {
+        self.pace.wait(bytes, now)
     }
 }
 
 impl Pace {
     fn take(&self, bytes: usize, now: Timestamp) -> bool {
-        let (now, ahead, cost) = (now.as_micros(), ahead(), cost(bytes));
+        let (now, cost) = (now.as_micros(), cost(bytes));
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
-            // Further ahead than it can be: the clock was set back.
-            let until = if until > now + ahead { now } else { until.max(now) };
-            Some(until + cost).filter(|until| *until <= now + ahead)
+            Some(from(until, now) + cost).filter(|until| *until <= now + ahead())
         });
         taken.is_ok()
     }
 
-    fn give_way(&self, bytes: usize, now: Timestamp) {
-        self.0.fetch_min(now.as_micros() + ahead() - cost(bytes), Ordering::Relaxed);
+    fn wait(&self, bytes: usize, now: Timestamp) -> Option<Duration> {
+        let now = now.as_micros();
+        let until = from(self.0.load(Ordering::Relaxed), now) + cost(bytes);
+        u64::try_from(until - now - ahead())
+            .ok()
+            .filter(|wait| *wait > 0)
+            .map(Duration::from_micros)
     }
+}
+
+/// From when on something is taken, in microseconds.
+fn from(until: i64, now: i64) -> i64 {
+    // Further ahead than it can be: the clock was set back.
+    if until > now + ahead() { now } else { until.max(now) }
 }
 
 /// [`AHEAD`] in microseconds.
@@ -132,7 +142,15 @@ mod tests {
         assert_eq!(taken(&pace, at(1_001)), 8);
         assert_eq!(taken(&pace, at(2_000)), 32, "what was not used is not saved up");
         assert_eq!(taken(&pace, at(5)), 32, "a clock that was set back stops nobody");
-        pace.give_way(MB, at(5));
-        assert_eq!(taken(&pace, at(5)), 1, "it gives way to just so much");
+    }
+
+    #[test]
+    fn who_has_had_its_share_is_told_how_long_to_wait() {
+        let pace = Pace::default();
+        assert_eq!(pace.wait(32 * MB, at(1_000)), None);
+        assert_eq!(taken(&pace, at(1_000)), 32);
+        assert_eq!(pace.wait(8 * MB, at(1_000)), Some(Duration::from_secs(1)));
+        assert_eq!(pace.wait(8 * MB, at(1_001)), None);
+        assert_eq!(pace.wait(8 * MB, at(5)), None, "a clock that was set back stops nobody");
     }
 }
