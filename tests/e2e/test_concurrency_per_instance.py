@@ -1,11 +1,12 @@
-"""Several invocations in one Instance of a custom runtime: by the official Rust client, as its function's owner says."""
+"""Several invocations in one Instance, as its function's owner says: of a custom runtime by the official Rust client,
+and of Node."""
 
 import concurrent.futures
 import subprocess
 
 import pytest
 
-from harness import binary, logs, records, target
+from harness import binary, logs, node_runtime, records, target
 from test_custom_runtimes import SHELL
 from test_serve import wait_until
 
@@ -131,11 +132,137 @@ def test_a_runtime_that_asks_for_one_at_a_time_serves_one_after_the_other(functi
     assert [answer.payload for answer in answers] == [{"echo": {"n": number}} for number in range(12)]
 
 
-@pytest.mark.parametrize("runtime", ["python3.13", "nodejs22.x"])
-def test_it_is_refused_by_name_for_our_own_runtimes(functions, runtime):
+NODE = """
+let inside = 0, waiting = [];
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const together = (count) => new Promise((resolve) => {
+  waiting.push(resolve);
+  if (waiting.length === count) waiting.forEach((one) => one());
+});
+exports.handler = async (event, context) => {
+  inside += 1;
+  const seen = inside;
+  try {
+    if (event.print) console.log('printed');
+    if (event.together) await together(event.together);
+    if (event.sleep_ms) await sleep(event.sleep_ms);
+    if (event.print) console.error('later');
+    if (event.exit) process.exit(3);
+    if (event.uncaught) setTimeout(() => { throw new Error('uncaught'); });
+    if (event.uncaught) await sleep(60000);
+    if (event.fail) throw new RangeError('no \u00fcber');
+    return { number: event.number, seen, id: context.awsRequestId, stream: context.logStreamName,
+      left: context.getRemainingTimeInMillis(), arn: context.invokedFunctionArn };
+  } finally {
+    inside -= 1;
+  }
+};
+exports.byCallback = (event, context, done) => { setTimeout(() => done(event.error, event.result), 20); };
+exports.streamed = awslambda.streamifyResponse(async (event, stream, context) => {
+  stream.setContentType('text/plain');
+  for (let part = 1; part <= event.parts; part++) {
+    stream.write(`part ${part}\n`);
+    await sleep(10);
+  }
+  if (event.fail) throw new RangeError('broken off');
+  stream.end();
+});
+"""
+needs_node = pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
+
+
+@pytest.fixture
+def node(functions):
+    """Makes a Node function whose Instances serve so many invocations at a time."""
+
+    def make(seats: int, handler: str = "handler", source: str = NODE, **options) -> str:
+        variables = {VARIABLE: str(seats)}
+        options = {"Timeout": 60, "Handler": f"index.{handler}", "Environment": {"Variables": variables}, **options}
+        return functions.node(source, **options)
+
+    return make
+
+
+@needs_node
+def test_node_serves_invocations_together_and_never_more_than_was_said(functions, node, threads):
+    name = node(4)
+    answers = list(threads.map(lambda _: functions.invoke(name, {"together": 4}), range(4)))
+    assert len({stream_of(answer) for answer in answers}) == 1
+    assert {answer.payload["id"] for answer in answers} == {answer.request_id for answer in answers}
+    assert all(50_000 < answer.payload["left"] <= 60_000 for answer in answers)
+    name = node(3)
+    answers = list(threads.map(lambda number: functions.invoke(name, {"sleep_ms": 20, "number": number}), range(200)))
+    assert [answer.payload["number"] for answer in answers] == list(range(200))
+    assert 1 < max(answer.payload["seen"] for answer in answers) <= 3
+
+
+@needs_node
+def test_node_knows_whose_line_and_whose_error_it_is(server, functions, node, threads):
+    name = node(4)
+    answers = list(threads.map(lambda _: functions.invoke(name, {"print": True, "together": 4}), range(4)))
+    ids = {answer.request_id for answer in answers}
+    for text in ("INFO\tprinted", "ERROR\tlater"):
+        assert wait_until(lambda text=text: sum(text in line for line in logs(server, name)) == 4)
+        told = {line.split("\t")[1] for line in logs(server, name) if text in line}
+        assert told == ids
+    failed = functions.invoke(name, {"fail": True})
+    assert failed.error == "Unhandled"
+    assert (failed.payload["errorType"], failed.payload["errorMessage"]) == ("RangeError", "no \u00fcber")
+    assert failed.payload["trace"][0].startswith("RangeError: no")
+    assert functions.invoke(name, {"number": 5}).payload["number"] == 5
+
+
+@needs_node
+def test_node_answers_by_callback_too(functions, node, threads):
+    name = node(3, "byCallback")
+    answers = list(threads.map(lambda number: functions.invoke(name, {"result": number}), range(9)))
+    assert [answer.payload for answer in answers] == list(range(9))
+    assert functions.invoke(name, {"error": "wrong"}).payload["errorMessage"] == "wrong"
+
+
+@needs_node
+def test_node_streams_side_by_side(functions, node, threads):
+    name = node(4, "streamed")
+
+    def stream(event: str) -> tuple[bytes, str | None]:
+        answer = functions.client.invoke_with_response_stream(FunctionName=name, Payload=event.encode())
+        events = list(answer["EventStream"])
+        pieces = [event["PayloadChunk"]["Payload"] for event in events if "PayloadChunk" in event]
+        return b"".join(pieces), events[-1]["InvokeComplete"].get("ErrorCode")
+
+    expected = [b"".join(b"part %d\n" % number for number in range(1, parts + 1)) for parts in range(1, 9)]
+    got = list(threads.map(lambda parts: stream('{"parts": %d}' % parts), range(1, 9)))
+    assert got == [(whole, None) for whole in expected]
+    assert stream('{"parts": 2, "fail": true}') == (expected[1], "RangeError")
+
+
+@needs_node
+def test_when_node_ends_all_its_invocations_do(functions, node, threads):
+    name = node(4)
+    assert functions.invoke(name, {}).error is None
+    for how, status in (("exit", 3), ("uncaught", 129)):
+        beside = threads.submit(functions.invoke, name, {"sleep_ms": 50_000})
+        assert wait_until(lambda: functions.invoke(name, {}).payload["seen"] == 2)
+        for answer in (functions.invoke(name, {how: True}), beside.result()):
+            assert answer.payload == {
+                "errorType": "Runtime.ExitError",
+                "errorMessage": f"RequestId: {answer.request_id} Error: Runtime exited with error: exit status {status}",
+            }
+
+
+@needs_node
+def test_a_node_handler_that_cannot_be_loaded_is_told_of(functions, node):
+    answer = functions.invoke(node(2, source="throw new RangeError('at once');"))
+    assert (answer.payload["errorType"], answer.payload["errorMessage"]) == ("RangeError", "at once")
+    answer = functions.invoke(node(2, "nothing"))
+    assert answer.payload["errorType"] == "Runtime.HandlerNotFound"
+
+
+def test_it_is_refused_by_name_for_python(functions):
+    runtime = "python3.13"
     with pytest.raises(functions.client.exceptions.InvalidParameterValueException) as refused:
         functions.custom(SHELL, Runtime=runtime, Handler="app.handler", Environment={"Variables": {VARIABLE: "2"}})
-    message = f"{VARIABLE} is for custom runtimes only, not for {runtime}."
+    message = f"{VARIABLE} is for custom runtimes and Node.js, not for {runtime}."
     assert refused.value.response["Error"]["Message"] == message
 
 

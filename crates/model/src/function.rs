@@ -164,13 +164,15 @@ impl FunctionConfig {
         }
     }
 
-    /// How many invocations one Instance serves at a time: more than one only if its owner brought the
-    /// runtime and says so.
+    /// How many invocations one Instance serves at a time: more than one only if its owner says so and
+    /// its runtime can.
     pub fn seats(&self) -> usize {
         match self.runtime.family {
             // It was checked when it was set.
-            Family::Provided => self.concurrency_per_instance().unwrap_or(1) as usize,
-            Family::Python | Family::Node => 1,
+            Family::Provided | Family::Node => {
+                self.concurrency_per_instance().unwrap_or(1) as usize
+            }
+            Family::Python => 1,
         }
     }
 

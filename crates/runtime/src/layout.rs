@@ -22,10 +22,13 @@ use crate::runtimes::{Interpreter, Runtimes};
 const PYTHON_BOOTSTRAP: &str = "bootstrap.py";
 /// Name of our Node bootstrap inside `/var/runtime`.
 const NODE_BOOTSTRAP: &str = "bootstrap.cjs";
+/// What serves several invocations at a time under Node, beside it.
+const NODE_CROWD: &str = "crowd.cjs";
 /// The bootstraps, as they are put there.
 const BOOTSTRAPS: &[(&str, &str)] = &[
     (PYTHON_BOOTSTRAP, include_str!("../bootstraps/python/bootstrap.py")),
     (NODE_BOOTSTRAP, include_str!("../bootstraps/node/bootstrap.cjs")),
+    (NODE_CROWD, include_str!("../bootstraps/node/crowd.cjs")),
 ];
 /// The argument of a bootstrap that has no function yet.
 const BLANK: &str = "blank";
@@ -72,6 +75,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) network: Network,
     /// Whether it is to become a snapshot.
     pub(crate) is_snapshot: bool,
+    /// Whether its runtime speaks in frames, and not the Runtime API.
+    pub(crate) is_framed: bool,
 }
 
 // === Layout ===
@@ -119,7 +124,7 @@ impl Layout {
     /// Composes the sandbox of one Instance.
     pub(crate) fn spec(&self, parts: Parts<'_>) -> Spec {
         let Parts { name, memory_mb, ephemeral_mb, interpreter, code, environment, .. } = parts;
-        let Parts { network, is_snapshot, .. } = parts;
+        let Parts { network, is_snapshot, is_framed, .. } = parts;
         let mut mounts =
             vec![bind(&self.etc, "/etc", false), bind(&self.bootstraps, RUNTIME_DIR, true)];
         mounts.extend(code.map(|code| bind(code, TASK_ROOT, true)));
@@ -130,7 +135,7 @@ impl Layout {
             mounts.extend_from_slice(&self.stand_ins);
         }
         let mut listeners = vec![self.endpoint_port];
-        if interpreter.is_none() {
+        if !is_framed {
             listeners.push(RUNTIME_API_PORT);
         }
         let mut argv = arguments(memory_mb, interpreter, &self.compiled, &environment);
@@ -436,6 +441,7 @@ mod tests {
             environment: Vec::new(),
             network: Network::Egress,
             is_snapshot: false,
+            is_framed: true,
         };
         let spec = layout.spec(parts(Some(Path::new("/code"))));
         let blank = layout.spec(parts(None));
@@ -447,6 +453,8 @@ mod tests {
         assert!(spec.mounts.contains(&bind(Path::new("/x/py"), "/var/lang", true)));
         assert!(spec.mounts.contains(&bind(Path::new("/code"), "/var/task", true)));
         assert_eq!(spec.listeners, [9002]);
+        let unframed = layout.spec(Parts { is_framed: false, ..parts(Some(Path::new("/code"))) });
+        assert_eq!(unframed.listeners, [9002, RUNTIME_API_PORT]);
         let bin = run.path().join("bin");
         let system = interpreter(RuntimeId::python(3, 11), "/usr", "/usr/bin/python3.11");
         link_interpreter(system.runtime, &system.path, &bin).expect("links");

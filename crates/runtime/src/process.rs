@@ -66,9 +66,9 @@ pub(crate) struct Means<'a> {
     pub(crate) launcher: &'a Launcher,
     pub(crate) endpoints: &'a mpsc::Sender<EndpointListener>,
     pub(crate) tasks: &'a TaskTracker,
-    /// Whether one of our bootstraps runs.
+    /// Whether one of our bootstraps runs that speaks in frames.
     pub(crate) is_stock: bool,
-    /// How many invocations somebody else's runtime serves at a time.
+    /// How many invocations a runtime that speaks the Runtime API serves at a time.
     pub(crate) seats: usize,
     /// From what it is restored, instead of being run.
     pub(crate) snapshot: Option<&'a Process>,

@@ -285,7 +285,8 @@ impl Starter {
         let Ok(resolved) = shared.runtimes.resolve(function.config.runtime, substitute) else {
             return;
         };
-        if let Some(interpreter) = resolved.interpreter {
+        // One for several invocations is not made of a blank one.
+        if let Some(interpreter) = resolved.interpreter.filter(|_| function.config.seats() == 1) {
             shared.blanks.expect(&shared.kind(interpreter, function));
         }
     }
@@ -360,6 +361,7 @@ impl Shared {
             environment: self.blank_environment(&interpreter),
             network,
             is_snapshot: false,
+            is_framed: true,
         });
         let deadline = Instant::now() + limits::INIT_TIMEOUT;
         let runtime = interpreter.runtime;
@@ -508,6 +510,11 @@ impl Blueprint {
         self.function().config.seats()
     }
 
+    /// Whether it is one of our bootstraps that is told of one invocation after the other, in frames.
+    fn is_framed(&self) -> bool {
+        self.interpreter.is_some() && self.seats() == 1
+    }
+
     /// Where tasks of its own go.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.shared.tasks
@@ -526,7 +533,7 @@ impl Blueprint {
         if let Some(process) = self.furnish_blank(&environment, deadline).await {
             return Ok(process);
         }
-        let mut means = self.shared.means(self.interpreter.is_some());
+        let mut means = self.shared.means(self.is_framed());
         means.seats = self.seats();
         Process::start(self.spec(environment), means, deadline).await
     }
@@ -536,7 +543,8 @@ impl Blueprint {
         environment: &[(String, String)],
         deadline: Instant,
     ) -> Option<Process> {
-        let interpreter = self.interpreter.as_ref()?;
+        // A blank one speaks in frames.
+        let interpreter = self.interpreter.as_ref().filter(|_| self.is_framed())?;
         let shared = &self.shared;
         if !environment::suits(environment, &shared.blank_environment(interpreter)) {
             return None;
@@ -580,6 +588,7 @@ impl Blueprint {
             environment,
             network: self.shared.network(self.function()),
             is_snapshot: self.is_snapshot,
+            is_framed: self.is_framed(),
         })
     }
 

@@ -65,8 +65,8 @@ pub(crate) struct Args {
     /// kept in the variable LACEWING_SNAP_START
     #[arg(long, value_name = "none|latest", value_parser = ["none", "latest"], hide_possible_values = true)]
     snap_start: Option<String>,
-    /// How many invocations one instance of a custom runtime serves at a time [else: 1]; kept in the
-    /// variable LACEWING_CONCURRENCY_PER_INSTANCE
+    /// How many invocations one instance of a custom runtime or Node.js serves at a time [else: 1];
+    /// kept in the variable LACEWING_CONCURRENCY_PER_INSTANCE
     #[arg(long, value_name = "N")]
     concurrency_per_instance: Option<u32>,
     /// An environment variable; all that are given replace those of the manifest

@@ -7,9 +7,11 @@
 // console, when an invocation is over) is as Lambda's own runtime has it; the yardstick is the npm
 // package `aws-lambda-ric`.
 //
+// Where several invocations are served at a time, `crowd.cjs` takes over once the handler is loaded.
+//
 // It waits for the next invocation in a blocking read: between invocations no timer fires and no
 // callback runs, as in Lambda, where the whole environment is frozen then. It never talks to a
-// network, never needs a package, and never runs two invocations at a time.
+// network, never needs a package, and never itself runs two invocations at a time.
 //
 // The frames on the socket, and why things are as they are: docs/design/003-bootstraps.md.
 
@@ -176,7 +178,8 @@ function errorDocument(error) {
   }
 }
 
-function sendError(kind, error) {
+/** The error as the caller is told of it, and its type. */
+function errorText(error) {
   const document = errorDocument(error);
   let text;
   try {
@@ -184,7 +187,12 @@ function sendError(kind, error) {
   } catch {
     text = '{"errorType":"handled","errorMessage":"the error given by the handler cannot be written"}';
   }
-  send(kind, text, String(document.errorType ?? ''));
+  return [text, String(document.errorType ?? '')];
+}
+
+function sendError(kind, error) {
+  const [text, errorType] = errorText(error);
+  send(kind, text, errorType);
 }
 
 // --- Logs -----------------------------------------------------------------------------------------
@@ -492,8 +500,12 @@ function responseStreamClass() {
     #isWriting = false;
     #onIdle;
 
-    constructor(highWaterMark) {
+    #way;
+
+    /** `way` takes it out: its content type once, then one chunk after the other. */
+    constructor(highWaterMark, way) {
       super({ highWaterMark: Number.isSafeInteger(highWaterMark) && highWaterMark > 0 ? highWaterMark : undefined });
+      this.#way = way;
       // Who writes after the end is told so by a callback; it does not end the process.
       this.on('error', nothing);
     }
@@ -524,7 +536,7 @@ function responseStreamClass() {
     _write(chunk, _encoding, callback) {
       this.#begin();
       this.#isWriting = true;
-      this.#writeFrom(chunk, 0, (error) => {
+      this.#way.write(chunk, (error) => {
         this.#isWriting = false;
         // Not both: the callback may begin the next write at once.
         if (this.#onIdle) this.#onIdle();
@@ -555,28 +567,34 @@ function responseStreamClass() {
     #begin() {
       if (this.#hasBegun) return;
       this.#hasBegun = true;
-      send(STREAM, this.#contentType);
-    }
-
-    /** Writes one piece after the other, each in a thread: the descriptor blocks, the handler must not. */
-    #writeFrom(chunk, from, done) {
-      const length = Math.min(chunk.length - from, MOST_IN_A_PIECE);
-      if (length <= 0) {
-        done(null);
-        return;
-      }
-      const piece = Buffer.allocUnsafe(5 + length);
-      piece.writeUInt32LE(1 + length, 0);
-      piece[4] = PIECE;
-      chunk.copy(piece, 5, from, from + length);
-      const step = (at) => fs.write(SOCKET, piece, at, piece.length - at, null, (error, written) => {
-        if (error) done(error);
-        else if (at + written < piece.length) step(at + written);
-        else this.#writeFrom(chunk, from + length, done);
-      });
-      step(0);
+      this.#way.begin(this.#contentType);
     }
   };
+}
+
+/** A streamed response's way out by frames. */
+const byFrames = {
+  begin: (contentType) => send(STREAM, contentType),
+  write: (chunk, done) => writePieces(chunk, 0, done),
+};
+
+/** Writes one piece after the other, each in a thread: the descriptor blocks, the handler must not. */
+function writePieces(chunk, from, done) {
+  const length = Math.min(chunk.length - from, MOST_IN_A_PIECE);
+  if (length <= 0) {
+    done(null);
+    return;
+  }
+  const piece = Buffer.allocUnsafe(5 + length);
+  piece.writeUInt32LE(1 + length, 0);
+  piece[4] = PIECE;
+  chunk.copy(piece, 5, from, from + length);
+  const step = (at) => fs.write(SOCKET, piece, at, piece.length - at, null, (error, written) => {
+    if (error) done(error);
+    else if (at + written < piece.length) step(at + written);
+    else writePieces(chunk, from + length, done);
+  });
+  step(0);
 }
 
 /** One invocation of a handler that streams: its response ends once, whole or with an error. */
@@ -599,7 +617,7 @@ class StreamingInvocation extends Invocation {
 
   async run(payload) {
     ResponseStream ??= responseStreamClass();
-    this.#stream = new ResponseStream(handler[HIGH_WATER_MARK]);
+    this.#stream = new ResponseStream(handler[HIGH_WATER_MARK], byFrames);
     const finished = new Promise((resolve) => this.#stream.once('finish', resolve).once('close', resolve));
     onEmptyLoop = () => this.fail('Response stream is not finished.');
     try {
@@ -722,8 +740,15 @@ function receiveOrExit() {
 
 // --- Start ----------------------------------------------------------------------------------------
 
+/** Who serves several invocations at a time, if that is wanted. */
+let crowd;
+
 function dieOf(what, error, code) {
   logError(what, error);
+  if (crowd !== undefined) {
+    crowd.die(handler === undefined ? errorText(error) : undefined, code);
+    return;
+  }
   if (handler === undefined) sendError(INIT_ERROR, error);
   else if (current instanceof StreamingInvocation) {
     current.die(error, code);
@@ -733,6 +758,7 @@ function dieOf(what, error, code) {
 }
 
 async function main() {
+  if (Number(process.env.AWS_LAMBDA_MAX_CONCURRENCY) > 1) crowd = require('./crowd.cjs');
   patchConsole();
   defineAwsLambda();
   process.on('beforeExit', () => onEmptyLoop());
@@ -748,8 +774,16 @@ async function main() {
     handler = loaded;
   } catch (error) {
     dieOf('Uncaught Exception', error, 129);
+    return;
   }
   process.exitCode = undefined;
+  if (crowd !== undefined) {
+    const answersPlainly = nodeVersion >= 24 && handler.length < 3;
+    const Stream = streams ? responseStreamClass() : undefined;
+    const close = CLOSE, highWaterMark = handler[HIGH_WATER_MARK];
+    crowd.serve({ handler, ofFunction, parsed, errorText, logError, answersPlainly, Stream, close, highWaterMark });
+    return;
+  }
   send(READY, '');
   setImmediate(next);
 }

@@ -149,15 +149,15 @@ fn snap_start(config: &FunctionConfig) -> Result<()> {
     Ok(())
 }
 
-/// Checks that what asks for several invocations in an Instance can have them: our bootstraps for
-/// Python and Node.js serve one after the other.
+/// Checks that what asks for several invocations in an Instance can have them: our bootstrap for
+/// Python serves one after the other.
 fn concurrency_per_instance(config: &FunctionConfig) -> Result<()> {
     let runtime = config.runtime;
-    if config.concurrency_per_instance()? == 1 || runtime.family == Family::Provided {
+    if config.concurrency_per_instance()? == 1 || runtime.family != Family::Python {
         return Ok(());
     }
     let variable = FunctionConfig::CONCURRENCY_PER_INSTANCE;
-    let message = format!("{variable} is for custom runtimes only, not for {runtime}.");
+    let message = format!("{variable} is for custom runtimes and Node.js, not for {runtime}.");
     Err(Error::new(Kind::Invalid, message))
 }
 
