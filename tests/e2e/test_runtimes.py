@@ -1,6 +1,7 @@
 """Stock runtimes: every version that the server offers serves, those of `[runtimes]` too, and one that is
 not there is refused or, where that is asked for, substituted."""
 
+import concurrent.futures
 import json
 import subprocess
 
@@ -10,6 +11,7 @@ import pytest
 from harness import ROLE, Functions, Server, cache, fetched_node, logs, zip_directories, zip_of
 from test_cli import lacewing
 from test_custom_runtimes import merge
+from test_workloads import NODE_WORKLOADS, answers_on_node
 
 PYTHON_SMOKE = """
 import json, ssl, sqlite3, sys
@@ -26,7 +28,15 @@ export const handler = async (event, context) => {
   return { version: `nodejs${parseInt(process.versions.node)}.x`, twice: event.n * 2, id: context.awsRequestId };
 };
 """
-NODES = [22, 24]
+# Nobody is answered until three are there.
+TOGETHER = """
+const waiting = [];
+exports.handler = async (event, context) => {
+  await new Promise((resolve) => { if (waiting.push(resolve) === 3) waiting.forEach((one) => one()); });
+  return context.awsRequestId;
+};
+"""
+NODES = [22, 24, 26]
 needs_nodes = pytest.mark.skipif(
     any(fetched_node(major) is None for major in NODES), reason="skipped: scripts/prepare-tests fetched no Node"
 )
@@ -83,6 +93,26 @@ def test_a_configured_version_is_offered_and_serves(configured, major):
     found = next(one for one in offered(configured) if one["runtime"] == runtime)
     assert (found["origin"], found["path"]) == ("configuration", str(fetched_node(major).resolve()))
     serves(configured, Functions(configured), runtime)
+
+
+@needs_nodes
+@pytest.mark.parametrize("workload", NODE_WORKLOADS)
+@pytest.mark.parametrize("major", NODES)
+def test_packages_work_on_a_configured_version(configured, major, workload):
+    answers_on_node(Functions(configured), workload, f"nodejs{major}.x")
+
+
+@needs_nodes
+@pytest.mark.parametrize("major", NODES)
+def test_a_configured_version_serves_several_invocations_in_an_instance(configured, major):
+    functions = Functions(configured)
+    name = functions.create(
+        zip_of({"index.js": TOGETHER}), Runtime=f"nodejs{major}.x", Handler="index.handler", Timeout=60,
+        Environment={"Variables": {"LACEWING_CONCURRENCY_PER_INSTANCE": "3"}},
+    )  # fmt: skip
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: Functions(configured).invoke(name, {}), range(3)))
+    assert [answer.payload for answer in answers] == [answer.request_id for answer in answers]
 
 
 def test_a_version_that_is_not_there_is_refused_with_what_is(server, functions):

@@ -145,17 +145,21 @@ def test_a_python_function_with_packages_answers(functions, workload):
     assert answer.payload == expected
 
 
-@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
-@pytest.mark.parametrize("workload", NODE_WORKLOADS)
-def test_a_node_function_with_packages_answers(functions, workload):
+def answers_on_node(functions, workload, runtime):
+    """A function with these packages works on that version of Node."""
     names, source, event, holds = NODE_WORKLOADS[workload]
     content = zip_directories(*bundles(names), extra={"index.js": source})
-    name = functions.create(
-        content, Runtime=node_runtime(), Handler="index.handler", MemorySize=512, Timeout=30
-    )
+    name = functions.create(content, Runtime=runtime, Handler="index.handler", MemorySize=512, Timeout=30)
     answer = functions.invoke(name, event)
     assert answer.error is None, answer.raw
     assert holds(answer.payload), answer.raw
+    functions.client.delete_function(FunctionName=name)
+
+
+@pytest.mark.skipif(node_runtime() is None, reason="skipped: there is no Node from 18 on here")
+@pytest.mark.parametrize("workload", NODE_WORKLOADS)
+def test_a_node_function_with_packages_answers(functions, workload):
+    answers_on_node(functions, workload, node_runtime())
 
 
 def test_boto3_inside_a_function_invokes_another_function(functions):

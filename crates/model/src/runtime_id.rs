@@ -43,17 +43,19 @@ impl RuntimeId {
 }
 
 /// What a function may be created with: the runtimes of the languages we run that AWS supports.
-const SUPPORTED: [&str; 12] = [
+const SUPPORTED: [&str; 14] = [
     "nodejs18.x",
     "nodejs20.x",
     "nodejs22.x",
     "nodejs24.x",
+    "nodejs26.x",
     "python3.9",
     "python3.10",
     "python3.11",
     "python3.12",
     "python3.13",
     "python3.14",
+    "python3.15",
     "provided.al2",
     "provided.al2023",
 ];
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_is_supported_and_newer_versions_are_accepted() {
-        for text in SUPPORTED.into_iter().chain(["python3.99", "nodejs26.x"]) {
+        for text in SUPPORTED.into_iter().chain(["python3.99", "nodejs28.x"]) {
             assert_eq!(text.parse::<RuntimeId>().expect("known").to_string(), text);
         }
     }
@@ -178,9 +180,9 @@ mod tests {
         assert_eq!(
             error.public(),
             "Value java21 at 'runtime' failed to satisfy constraint: Member must satisfy enum \
-             value set: [nodejs18.x, nodejs20.x, nodejs22.x, nodejs24.x, python3.9, python3.10, \
-             python3.11, python3.12, python3.13, python3.14, provided.al2, provided.al2023] or be \
-             a valid ARN"
+             value set: [nodejs18.x, nodejs20.x, nodejs22.x, nodejs24.x, nodejs26.x, python3.9, \
+             python3.10, python3.11, python3.12, python3.13, python3.14, python3.15, provided.al2, \
+             provided.al2023] or be a valid ARN"
         );
     }
 
