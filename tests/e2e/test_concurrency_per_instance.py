@@ -1,6 +1,7 @@
 """Several invocations in one Instance, as its function's owner says: of a custom runtime by the official Rust client,
 and of Node."""
 
+import base64
 import concurrent.futures
 import subprocess
 
@@ -248,6 +249,66 @@ def test_when_node_ends_all_its_invocations_do(functions, node, threads):
                 "errorType": "Runtime.ExitError",
                 "errorMessage": f"RequestId: {answer.request_id} Error: Runtime exited with error: exit status {status}",
             }
+
+
+ODD = """
+const http = require('http');
+http.request = () => { throw new Error('it is wrapped'); };
+const thrown = {
+  symbol: Symbol('x'), bare: Object.create(null), hostile: { toString() { throw new Error('no'); } },
+  long: Object.assign(new Error('m'.repeat(20000)), { name: 'N'.repeat(70000) }),
+};
+exports.handler = async (event, context) => {
+  if (event.stay) await new Promise((resolve) => setTimeout(resolve, event.stay));
+  if (event.throws) throw thrown[event.throws];
+  globalThis[Symbol.for('aws.lambda.runtime.requestId')] = 'mine';
+  return event.large ? 'x'.repeat(event.large) : { stay: event.stay, client: context.clientContext };
+};
+exports.streamed = awslambda.streamifyResponse(async (event, stream) => {
+  if (event.type) stream.setContentType(event.type);
+  stream.write('begin');
+  if (event.throws) throw thrown[event.throws];
+  if (event.stay) await new Promise((resolve) => setTimeout(resolve, event.stay));
+  stream.end();
+});
+"""
+
+
+@needs_node
+def test_what_one_handler_does_ends_none_beside_it(functions, node, threads):
+    name = node(4, source=ODD, MemorySize=1024)
+    functions.invoke(name, {})
+    beside = threads.submit(functions.invoke, name, {"stay": 8000})
+    for thrown in ("symbol", "bare", "hostile", "long"):
+        assert functions.invoke(name, {"throws": thrown}).error == "Unhandled"
+    answer = functions.invoke(name, {"large": 7 << 20})
+    assert answer.payload["errorType"] == "Function.ResponseSizeTooLarge"
+    context = base64.b64encode('{"custom":\n{"a": "ü€"}}'.encode()).decode()
+    answer = functions.invoke(name, {}, ClientContext=context)
+    assert answer.payload["client"] == {"custom": {"a": "ü€"}}
+    assert not beside.done()
+    assert beside.result().payload["stay"] == 8000
+
+
+@needs_node
+def test_whatever_is_thrown_by_a_handler_alone_in_its_instance_is_answered(functions, node):
+    name = node(1, source=ODD)
+    for thrown in ("symbol", "bare", "hostile", "long"):
+        assert functions.invoke(name, {"throws": thrown}).payload["errorType"] != "Runtime.ExitError"
+        assert functions.invoke(name, {}).error is None
+
+
+@needs_node
+def test_what_one_stream_does_ends_none_beside_it(functions, node, threads):
+    name = node(8, "streamed", source=ODD)
+    functions.invoke(name, {})
+    slow = [threads.submit(functions.invoke, name, {"stay": 8000}) for _ in range(5)]
+    for thrown in ("symbol", "long"):
+        assert functions.invoke(name, {"throws": thrown}).error == "Unhandled"
+    for content_type in ("text/€", "a\nb"):
+        assert functions.invoke(name, {"type": content_type}).raw == b"begin"
+    assert not any(one.done() for one in slow)
+    assert [one.result().raw for one in slow] == [b"begin"] * 5
 
 
 @needs_node

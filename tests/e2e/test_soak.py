@@ -211,7 +211,12 @@ def test_no_healthy_call_fails_beside_hostile_functions_and_nothing_stays(own_se
     load = Load(server, compiled, lacking)
     load.run(SECONDS, tell)
     load.finish()
-    assert wait_until(lambda: host.counts() == before, 120), f"before {before}, after {host.counts()}"
+
+    # There may be less: a blank Instance of a kind that nobody wants any more goes.
+    def is_gone() -> bool:
+        return all(count <= before[what] for what, count in host.counts().items())
+
+    assert wait_until(is_gone, 120), f"before {before}, after {host.counts()}"
     assert wait_until(lambda: host.descriptors() <= descriptors), (descriptors, host.descriptors())
     assert resident_mb(server.process.pid) < memory + MEMORY_MB, (memory, resident_mb(server.process.pid))
     print(f"after {SECONDS:.0f} s {host.descriptors()} descriptors and {resident_mb(server.process.pid):.0f} MB: {load.ended()}")

@@ -181,13 +181,11 @@ function errorDocument(error) {
 /** The error as the caller is told of it, and its type. */
 function errorText(error) {
   const document = errorDocument(error);
-  let text;
   try {
-    text = JSON.stringify(document);
+    return [JSON.stringify(document), String(document.errorType ?? '')];
   } catch {
-    text = '{"errorType":"handled","errorMessage":"the error given by the handler cannot be written"}';
+    return ['{"errorType":"handled","errorMessage":"the error given by the handler cannot be written"}', 'handled'];
   }
-  return [text, String(document.errorType ?? '')];
 }
 
 function sendError(kind, error) {
@@ -268,7 +266,16 @@ function patchConsole() {
   console.log = console.info;
 }
 
+/** Logs an error, whatever was thrown: a symbol, for one, cannot be made an `Error`. */
 function logError(what, error) {
+  try {
+    logAsError(what, error);
+  } catch {
+    console.error(what, `\t${errorText(error)[0]}`);
+  }
+}
+
+function logAsError(what, error) {
   const asError = error instanceof Error ? error : new Error(error);
   if (logIsJson) {
     console.error(asError);

@@ -8,7 +8,8 @@
 // others to serve, never gets empty for one of them. Whose turn it is the console knows from the
 // asynchronous context.
 
-const http = require('http');
+// Taken before the function can put something in their place.
+const { Agent, request: requestOf } = require('http');
 const { AsyncLocalStorage } = require('async_hooks');
 
 const MOST = Number(process.env.AWS_LAMBDA_MAX_CONCURRENCY);
@@ -16,21 +17,29 @@ const [HOST, PORT] = (process.env.AWS_LAMBDA_RUNTIME_API ?? '').split(':');
 const ERROR_TYPE = 'Lambda-Runtime-Function-Error-Type', ERROR_BODY = 'Lambda-Runtime-Function-Error-Body';
 
 const current = new AsyncLocalStorage();
-for (const [name, member] of [['requestId', 'requestId'], ['tenantId', 'tenantId']]) {
-  const get = () => current.getStore()?.[member];
-  Object.defineProperty(globalThis, Symbol.for(`aws.lambda.runtime.${name}`), { get });
+for (const name of ['requestId', 'tenantId']) {
+  const get = () => current.getStore()?.[name];
+  const set = () => {}; // what a handler puts there is not for the others
+  Object.defineProperty(globalThis, Symbol.for(`aws.lambda.runtime.${name}`), { get, set, configurable: true });
+}
+
+/** Its connections may fail when no request is theirs any more: after an early response. */
+class Connections extends Agent {
+  createConnection(...how) {
+    return super.createConnection(...how).on('error', () => {});
+  }
 }
 
 function begin(agent, method, path, headers) {
-  return http.request({ agent, host: HOST, port: PORT, method, path: `/2018-06-01/runtime/${path}`, headers });
+  return requestOf({ agent, host: HOST, port: PORT, method, path: `/2018-06-01/runtime/${path}`, headers });
 }
 
 /** Sends the rest of a request, and gives the answer whole. */
 function finish(request, body) {
   return new Promise((resolve, reject) => {
-    request.once('error', reject).once('response', (response) => {
+    request.on('error', reject).once('response', (response) => {
       const parts = [];
-      response.on('data', (part) => parts.push(part)).once('error', reject)
+      response.on('data', (part) => parts.push(part)).on('error', reject)
         .once('end', () => resolve({ headers: response.headers, text: Buffer.concat(parts).toString() }));
     });
     request.end(body);
@@ -47,7 +56,23 @@ function tell(agent, path, [text, errorType]) {
 }
 
 /** What a header may hold of it. */
-const headerOf = (text) => text.replace(/[^\x20-\x7e]/g, '?');
+const headerOf = (text) => text.slice(0, 256).replace(/[^\x20-\x7e]/g, '?');
+
+/** A content type that no header can hold is none, as it is by frames. */
+const typeOf = (text) => (/^[\x20-\x7e]*$/.test(text) ? text : '');
+
+/** The text of a header of the server's: Node.js takes each of its bytes for a character. */
+const utf8 = (header) => Buffer.from(header ?? '', 'latin1').toString();
+
+/** An error as trailers can hold it: the server reads 16 KiB of them. */
+function trailersOf([text, errorType]) {
+  if (Buffer.byteLength(text) > 8192) {
+    const { errorType: type, errorMessage: message } = JSON.parse(text);
+    const [errorType, errorMessage] = [String(type).slice(0, 256), String(message).slice(0, 1024)];
+    text = JSON.stringify({ errorType, errorMessage, trace: [] });
+  }
+  return { [ERROR_TYPE]: headerOf(errorType), [ERROR_BODY]: Buffer.from(text).toString('base64') };
+}
 
 /** Ends the process: at once, or once it is told why it could not begin. */
 function die(error, code) {
@@ -61,8 +86,8 @@ function contextOf(lent, headers) {
   return {
     ...lent.ofFunction,
     callbackWaitsForEmptyEventLoop: false,
-    clientContext: lent.parsed(headers['lambda-runtime-client-context'] ?? '', 'ClientContext'),
-    identity: lent.parsed(headers['lambda-runtime-cognito-identity'] ?? '', 'CognitoIdentity'),
+    clientContext: lent.parsed(utf8(headers['lambda-runtime-client-context']), 'ClientContext'),
+    identity: lent.parsed(utf8(headers['lambda-runtime-cognito-identity']), 'CognitoIdentity'),
     invokedFunctionArn: headers['lambda-runtime-invoked-function-arn'],
     awsRequestId: headers['lambda-runtime-aws-request-id'],
     tenantId: headers['lambda-runtime-aws-tenant-id'],
@@ -110,14 +135,13 @@ async function stream(lent, agent, { headers, text }) {
   const response = new lent.Stream(lent.highWaterMark, {
     begin(contentType) {
       request = begin(agent, 'POST', `${path}/response`, {
-        'Content-Type': contentType, 'Transfer-Encoding': 'chunked', Trailer: `${ERROR_TYPE}, ${ERROR_BODY}`,
+        'Content-Type': typeOf(contentType), 'Transfer-Encoding': 'chunked', Trailer: `${ERROR_TYPE}, ${ERROR_BODY}`,
         'Lambda-Runtime-Function-Response-Mode': 'streaming',
       });
-      // What goes wrong is told when it ends.
-      over = new Promise((resolve, reject) => {
-        request.once('error', reject).once('response', (answer) => answer.resume().once('end', resolve));
+      // A caller who has gone ends the connection before the response: that is its end, too.
+      over = new Promise((resolve) => {
+        request.on('error', resolve).once('response', (answer) => answer.resume().once('close', resolve));
       });
-      over.catch(() => {});
       request.flushHeaders();
     },
     write: (chunk, done) => { request.write(chunk, done); },
@@ -136,22 +160,25 @@ async function stream(lent, agent, { headers, text }) {
   }
   await new Promise((resolve) => response[lent.close](resolve));
   if (failure !== undefined) {
-    const [body, errorType] = failure;
-    request.addTrailers({ [ERROR_TYPE]: headerOf(errorType), [ERROR_BODY]: Buffer.from(body).toString('base64') });
+    request.addTrailers(trailersOf(failure));
   }
   request.end();
   await over;
 }
 
-/** One invocation after the other, each in a context of its own. */
+/**
+ * One invocation after the other, each in a context of its own. An answer that is not taken, as one
+ * that is too large, is an affair of its caller; that the server has gone is heard of by the next question.
+ */
 async function loop(lent) {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const agent = new Connections({ keepAlive: true, maxSockets: 1 });
   const one = lent.Stream === undefined ? invoke : stream;
   for (;;) {
     const event = await ask(agent, 'GET', 'invocation/next');
     const requestId = event.headers['lambda-runtime-aws-request-id'];
     const tenantId = event.headers['lambda-runtime-aws-tenant-id'];
-    await current.run({ requestId, tenantId }, one, lent, agent, event);
+    const told = (error) => lent.logError('Invoke Error', error);
+    await current.run({ requestId, tenantId }, () => one(lent, agent, event).catch(told));
   }
 }
 

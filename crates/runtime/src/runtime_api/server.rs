@@ -33,6 +33,8 @@ use crate::stream::{Intake, Outlet};
 const CONNECTIONS: usize = 15;
 /// Bodies of one sandbox that are read at the same time, if it serves so many invocations.
 const READS: usize = 4;
+/// A body of so many bytes is small.
+const SMALL: usize = 64 * 1024;
 /// Bytes of a request's head.
 const HEAD: usize = 64 * 1024;
 /// Bytes of a body that is too large which are read and thrown away.
@@ -57,7 +59,8 @@ pub(crate) struct Shared {
     offered: Notify,
     /// The runtime became ready, failed, or answered.
     changed: Notify,
-    /// One body is read at a time, or a few: what one sandbox can make us hold is as many answers.
+    /// One large body is read at a time, or a few: what one sandbox can make us hold is as many answers.
+    /// A small one, which may come slowly, holds up nobody.
     reading: Semaphore,
 }
 
@@ -222,7 +225,11 @@ fn deliver(event: Event) -> Reply {
         ("lambda-runtime-deadline-ms", Some(event.deadline_ms.to_string())),
         ("lambda-runtime-invoked-function-arn", Some(event.arn)),
         ("lambda-runtime-trace-id", event.trace),
-        ("lambda-runtime-client-context", event.client_context),
+        // It is JSON, in which line ends are but space; a header can hold none.
+        (
+            "lambda-runtime-client-context",
+            event.client_context.map(|text| text.replace(['\n', '\r'], " ")),
+        ),
     ];
     for (name, value) in fields {
         let value = value.filter(|value| !value.is_empty());
@@ -339,14 +346,17 @@ async fn read<B>(shared: &Shared, mut body: B, on_surplus: impl FnOnce()) -> Con
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    // It is never closed.
-    let _few_at_a_time = shared.reading.acquire().await.ok();
+    let mut few_at_a_time = None;
     let mut whole = BytesMut::new();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Content::Truncated };
         match frame.into_data() {
             Ok(data) if whole.len() as u64 + data.len() as u64 <= MOST => {
+                if few_at_a_time.is_none() && whole.len() + data.len() > SMALL {
+                    // It is never closed.
+                    few_at_a_time = shared.reading.acquire().await.ok();
+                }
                 whole.extend_from_slice(&data);
             }
             Ok(_) => {
