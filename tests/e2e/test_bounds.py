@@ -167,7 +167,7 @@ FLOOD = """
 import os
 def handler(event, context):
     line = b"x" * 999 + b"\\n"
-    for _ in range(1 << 8):
+    for _ in range(1 << 6):
         os.write(1, line * 1024)
     return "all written"
 """
@@ -196,7 +196,7 @@ def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
             time.sleep(0.05)
         over.set()
         watching.result(slowly(60))
-    assert [done.result().error for done in floods] == [None, None], "half a gigabyte of output"
+    assert [done.result().error for done in floods] == [None, None], "more than it may log at once, so it has to wait"
     # The logs, and the write-ahead log, which is folded into the database every 16 MB or so.
     assert max(sizes) - before < 16 + 80, max(sizes)
     assert (server.data_dir / "store.db").stat().st_size < 40 * MB
@@ -207,11 +207,8 @@ def test_a_flood_of_output_fills_no_disk_and_costs_no_neighbour_a_line(bounded):
         return kept == numbers
 
     assert wait_until(has_all), (len(kept), len(numbers))
-    told = logs(server, flood)
-    assert any("log records were lost" in line for line in told)
-    instances = info(server)["instances"]
-    # How much of it came through before it was cut depends on how fast the machine is.
-    assert instances["log_records_lost"] > 50_000 and instances["log_bytes_cut"] > 0
+    # It was read no faster than it may log; what is kept of it is cut.
+    assert info(server)["instances"]["log_bytes_cut"] > 0
     assert "its oldest records were dropped" in server.log.read_text()
     assert server.stop() == 0
 
