@@ -58,8 +58,7 @@ class Exhaustion:
     options: dict = dataclasses.field(default_factory=dict)
     # How far a neighbour's p99 may go up. Where every processor is kept busy by fair shares alone, each
     # of the four switches between processes that a call takes may wait for a slice of the scheduler; so
-    # it is beside a function that crashes at once, for which a new interpreter is started again and again,
-    # and beside one that has the kernel find, clear and free memory all the time.
+    # it is beside a function that crashes at once, for which a new interpreter is started again and again.
     ratio: float = USUAL
     compiled: str = ""
     node: str = ""
@@ -83,15 +82,15 @@ EXHAUSTIONS = [
     Exhaustion("wake-ups", "weight of the cgroup, timeout", "Sandbox.Timedout",
                "    def spin():\n        while True: os.sched_yield()\n" + SPIN),
     Exhaustion("memory", MEMORY, "OutOfMemory", "    return count(lambda _: kept.append(bytearray(b'x' * (1 << 24))))", compiled="memory",
-               node='return count(() => kept.push(Buffer.alloc(1 << 24, 1)));', ratio=4.0),
+               node='return count(() => kept.push(Buffer.alloc(1 << 24, 1)));'),
     Exhaustion("memory of many processes", MEMORY, "OutOfMemory|Sandbox.Timedout",
                "    for _ in range(40): child(lambda: (kept.append(bytearray(b'x' * (1 << 24))), time.sleep(60)))\n"
                "    return count(lambda _: kept.append(bytearray(b'x' * (1 << 24))))"),
     Exhaustion("nameless files", MEMORY, "OutOfMemory",
-               "    return count(lambda _: (kept.append(os.memfd_create('x')), os.write(kept[-1], bytes(1 << 24))))", ratio=4.0),
+               "    return count(lambda _: (kept.append(os.memfd_create('x')), os.write(kept[-1], bytes(1 << 24))))"),
     Exhaustion("shared memory", MEMORY, "OutOfMemory",
                "    def act(_):\n        at = libc.shmat(check(libc.shmget(0, 1 << 24, 0o1600)), None, 0)\n"
-               "        ctypes.memset(at, 1, 1 << 24)\n    return count(act)", ratio=4.0),
+               "        ctypes.memset(at, 1, 1 << 24)\n    return count(act)"),
     Exhaustion("/dev/shm", "size of the file system", "ENOSPC",
                "    file = open('/dev/shm/x', 'wb', 0)\n    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))", 100, 130, {"MemorySize": 256}),
     Exhaustion("buffers of sockets", "open files", "EMFILE",
@@ -110,11 +109,11 @@ EXHAUSTIONS = [
                "    file = open('/tmp/x', 'wb', 0)\n"
                "    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))",
                500, 512, {"MemorySize": 1024}, compiled="tmp",
-               node='const file = fs.openSync("/tmp/x", "w"), block = Buffer.alloc(1 << 20);\n    return count(() => fs.writeSync(file, block) === 1 << 20 || fs.writeSync(file, "x"));', ratio=4.0),
+               node='const file = fs.openSync("/tmp/x", "w"), block = Buffer.alloc(1 << 20);\n    return count(() => fs.writeSync(file, block) === 1 << 20 || fs.writeSync(file, "x"));'),
     Exhaustion("bytes of /tmp with little memory", "size of the file system", "ENOSPC",
                "    file = open('/tmp/x', 'wb', 0)\n"
                "    return count(lambda _: file.write(bytes(1 << 20)) == 1 << 20 or file.write(b'x'))",
-               500, 512, ratio=4.0),
+               500, 512),
     Exhaustion("files of /tmp", "inodes of the file system", "ENOSPC",
                "    return count(lambda n: open(f'/tmp/{n}', 'w').close())", 30_000, 40_000, {"MemorySize": 512}),
     Exhaustion("open files", "open files", "EMFILE", "    return count(lambda _: kept.append(open('/dev/null')))", 900, 1024, compiled="files",

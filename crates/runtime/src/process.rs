@@ -67,7 +67,7 @@ pub(crate) struct Means<'a> {
     pub(crate) endpoints: &'a mpsc::Sender<EndpointListener>,
     pub(crate) tasks: &'a TaskTracker,
     /// Whether one of our bootstraps runs that speaks in frames.
-    pub(crate) is_stock: bool,
+    pub(crate) is_framed: bool,
     /// How many invocations a runtime that speaks the Runtime API serves at a time.
     pub(crate) seats: usize,
     /// From what it is restored, instead of being run.
@@ -119,7 +119,7 @@ impl Process {
         let (output, writers) = Output::open().map_err(|error| fault("open pipes", error))?;
         let errors = writers.text.try_clone().map_err(|error| fault("open pipes", error))?;
         let mut fds = vec![(writers.text, 1), (errors, 2), (writers.records, TELEMETRY_FD)];
-        let ours = if means.is_stock { Some(frames(&mut fds)?) } else { None };
+        let ours = if means.is_framed { Some(frames(&mut fds)?) } else { None };
         // The init phase has the whole processor, as on Lambda.
         let quota = spec.limits.cpu_quota.take();
         let asked = match means.snapshot {

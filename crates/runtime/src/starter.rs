@@ -332,9 +332,9 @@ impl Shared {
         Kind::new(interpreter, self.network(function), ephemeral_mb, memory_mb)
     }
 
-    fn means(&self, is_stock: bool) -> Means<'_> {
+    fn means(&self, is_framed: bool) -> Means<'_> {
         let Self { launcher, endpoints, tasks, .. } = self;
-        Means { launcher, endpoints, tasks, is_stock, seats: 1, snapshot: None }
+        Means { launcher, endpoints, tasks, is_framed, seats: 1, snapshot: None }
     }
 
     async fn expire_snapshots(&self) {

@@ -413,6 +413,14 @@ function parsed(text, name) {
   }
 }
 
+function responseText(result) {
+  try {
+    return JSON.stringify(result === undefined ? null : result) ?? 'null';
+  } catch {
+    throw new Error('Unable to stringify response body');
+  }
+}
+
 /** One invocation: it is answered once, whatever the handler calls how often. */
 class Invocation {
   #context;
@@ -469,9 +477,9 @@ class Invocation {
   #respond(result) {
     let text;
     try {
-      text = JSON.stringify(result === undefined ? null : result) ?? 'null';
-    } catch {
-      this.#fail(new Error('Unable to stringify response body'));
+      text = responseText(result);
+    } catch (error) {
+      this.#fail(error);
       return;
     }
     this.finish();
@@ -604,6 +612,17 @@ function writePieces(chunk, from, done) {
   step(0);
 }
 
+/** Has the handler write its response; throws what is wrong with it. */
+async function streamInto(stream, payload, contextOf) {
+  const finished = new Promise((resolve) => stream.once('finish', resolve).once('close', resolve));
+  const event = payload === '' ? {} : JSON.parse(payload);
+  const result = handler(event, stream, contextOf());
+  if (typeof result?.then !== 'function') throw 'Streaming does not support non-async handlers.';
+  if (await result !== undefined) console.warn('Streaming handlers ignore return values.');
+  await finished;
+  if (!stream.writableFinished) throw 'Response stream is not finished.';
+}
+
 /** One invocation of a handler that streams: its response ends once, whole or with an error. */
 class StreamingInvocation extends Invocation {
   #stream;
@@ -625,21 +644,9 @@ class StreamingInvocation extends Invocation {
   async run(payload) {
     ResponseStream ??= responseStreamClass();
     this.#stream = new ResponseStream(handler[HIGH_WATER_MARK], byFrames);
-    const finished = new Promise((resolve) => this.#stream.once('finish', resolve).once('close', resolve));
     onEmptyLoop = () => this.fail('Response stream is not finished.');
     try {
-      const event = payload === '' ? {} : JSON.parse(payload);
-      const result = handler(event, this.#stream, this.context());
-      if (typeof result?.then !== 'function') {
-        this.fail('Streaming does not support non-async handlers.');
-        return;
-      }
-      if (await result !== undefined) console.warn('Streaming handlers ignore return values.');
-      await finished;
-      if (!this.#stream.writableFinished) {
-        this.fail('Response stream is not finished.');
-        return;
-      }
+      await streamInto(this.#stream, payload, () => this.context());
     } catch (error) {
       this.fail(error ?? 'handled');
       return;
@@ -788,7 +795,10 @@ async function main() {
     const answersPlainly = nodeVersion >= 24 && handler.length < 3;
     const Stream = streams ? responseStreamClass() : undefined;
     const close = CLOSE, highWaterMark = handler[HIGH_WATER_MARK];
-    crowd.serve({ handler, ofFunction, parsed, errorText, logError, answersPlainly, Stream, close, highWaterMark });
+    crowd.serve({
+      handler, answersPlainly, ofFunction, parsed, responseText, errorText, logError,
+      Stream, streamInto, close, highWaterMark,
+    });
     return;
   }
   send(READY, '');

@@ -106,20 +106,13 @@ function answerOf({ handler, answersPlainly }, event, context) {
   });
 }
 
-function textOf(result) {
-  try {
-    return JSON.stringify(result === undefined ? null : result) ?? 'null';
-  } catch {
-    throw new Error('Unable to stringify response body');
-  }
-}
-
 /** One invocation whose answer goes out whole. */
 async function invoke(lent, agent, { headers, text }) {
   const path = `invocation/${headers['lambda-runtime-aws-request-id']}`;
   let answer;
   try {
-    answer = textOf(await answerOf(lent, text === '' ? {} : JSON.parse(text), contextOf(lent, headers)));
+    const event = text === '' ? {} : JSON.parse(text);
+    answer = lent.responseText(await answerOf(lent, event, contextOf(lent, headers)));
   } catch (error) {
     lent.logError('Invoke Error', error ?? 'handled');
     await tell(agent, `${path}/error`, lent.errorText(error ?? 'handled'));
@@ -146,22 +139,15 @@ async function stream(lent, agent, { headers, text }) {
     },
     write: (chunk, done) => { request.write(chunk, done); },
   });
-  const finished = new Promise((resolve) => response.once('finish', resolve).once('close', resolve));
   let failure;
   try {
-    const result = lent.handler(text === '' ? {} : JSON.parse(text), response, contextOf(lent, headers));
-    if (typeof result?.then !== 'function') throw 'Streaming does not support non-async handlers.';
-    if (await result !== undefined) console.warn('Streaming handlers ignore return values.');
-    await finished;
-    if (!response.writableFinished) throw 'Response stream is not finished.';
+    await lent.streamInto(response, text, () => contextOf(lent, headers));
   } catch (error) {
     failure = lent.errorText(error ?? 'handled');
     lent.logError('Invoke Error', error ?? 'handled');
   }
   await new Promise((resolve) => response[lent.close](resolve));
-  if (failure !== undefined) {
-    request.addTrailers(trailersOf(failure));
-  }
+  if (failure !== undefined) request.addTrailers(trailersOf(failure));
   request.end();
   await over;
 }

@@ -187,13 +187,14 @@ async fn batches_that_nobody_takes_have_little_room_together() {
 }
 
 /// Prints so much that records are lost, then ends the invocation.
-fn flood_to_the_end(log: &mut LogWriter, mut each: impl FnMut()) {
+fn flood_to_the_end(log: &mut LogWriter, is_taken: bool, mut each: impl FnMut()) {
     let line = [&[b'x'; 999][..], b"\n"].concat();
     for _ in 0..60_000 {
         log.output(&line);
         each();
     }
     assert!(log.lost > 0);
+    assert!(is_taken || log.pending_bytes > BATCH);
     let (request_id, duration) = (RequestId::random(), Duration::ZERO);
     log.platform(&Event::End { request_id, duration, produced: 0, status: Status::Success });
     log.platform(&Event::Report(Report {
@@ -220,7 +221,7 @@ fn assert_is_an_end(lines: &[String], lost: u64) {
 async fn an_invocation_that_used_up_its_rate_still_ends_in_the_log() {
     let (mut log, mut receiver, _clock) = writer();
     let mut batches = Vec::new();
-    flood_to_the_end(&mut log, || receiver.take_waiting(&mut batches, WAITING));
+    flood_to_the_end(&mut log, true, || receiver.take_waiting(&mut batches, WAITING));
     receiver.take_waiting(&mut batches, WAITING);
     let last = texts_of(batches.last().expect("a batch"));
     assert_is_an_end(&last, receiver.lost());
@@ -229,7 +230,7 @@ async fn an_invocation_that_used_up_its_rate_still_ends_in_the_log() {
 #[tokio::test]
 async fn an_invocation_whose_output_fills_all_room_still_ends_in_the_log() {
     let (mut log, mut receiver, _clock) = writer();
-    flood_to_the_end(&mut log, || {});
+    flood_to_the_end(&mut log, false, || {});
     let mut batches = Vec::new();
     receiver.take_waiting(&mut batches, WAITING);
     let last = texts_of(batches.last().expect("a batch"));

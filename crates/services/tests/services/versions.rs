@@ -111,6 +111,7 @@ async fn what_a_deleted_function_leaves_is_hidden_at_once_and_swept_up() {
             }
         };
         tokio::time::timeout(PATIENCE, swept).await.expect("it is swept up");
+        assert_eq!(functions.account_usage(&account()).code_size.as_bytes(), 0);
     }
 }
 
