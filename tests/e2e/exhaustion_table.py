@@ -43,10 +43,6 @@ const once = (emitter, good) => new Promise((resolve, reject) => emitter.once(go
 """
 
 
-# What most rows keep to.
-USUAL = 2.0
-
-
 @dataclasses.dataclass(frozen=True)
 class Exhaustion:
     name: str
@@ -56,10 +52,6 @@ class Exhaustion:
     least: int = 0  # so much must be allowed
     most: int = 10**9
     options: dict = dataclasses.field(default_factory=dict)
-    # How far a neighbour's p99 may go up. Where every processor is kept busy by fair shares alone, each
-    # of the four switches between processes that a call takes may wait for a slice of the scheduler; so
-    # it is beside a function that crashes at once, for which a new interpreter is started again and again.
-    ratio: float = USUAL
     compiled: str = ""
     node: str = ""
 
@@ -71,13 +63,13 @@ EXHAUSTIONS = [
                "    return count(lambda _: child(lambda: time.sleep(60)))", 500, 1024, {"MemorySize": 2048}, compiled="processes",
                node='return count(async () => { const one = spawn("/bin/sleep", ["60"], { stdio: "ignore" }); await once(one, "spawn"); });'),
     Exhaustion("processes that make processes", "processes of the user", "Sandbox.Timedout",
-               "    while True:\n        try: os.fork()\n        except OSError: pass", options={"MemorySize": 2048}, ratio=4.0),
+               "    while True:\n        try: os.fork()\n        except OSError: pass", options={"MemorySize": 2048}),
     Exhaustion("zombies", "processes of the user", "EAGAIN", "    return count(lambda _: child(lambda: None))", 500, 1024, {"MemorySize": 2048}),
     Exhaustion("threads", "processes of the user", "EAGAIN",
                "    threading.stack_size(1 << 16)\n"
                "    return count(lambda _: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())", 500, 1024, compiled="threads"),
     Exhaustion("processor time", "weight of the cgroup, timeout", "Sandbox.Timedout",
-               "    def spin():\n        while True: pass\n" + SPIN, ratio=3.0, compiled="processor",
+               "    def spin():\n        while True: pass\n" + SPIN, compiled="processor",
                node='for (let at = 0; at < 3; at++) kept.push(new Worker("for (;;);", { eval: true }));\n    for (;;);'),
     Exhaustion("wake-ups", "weight of the cgroup, timeout", "Sandbox.Timedout",
                "    def spin():\n        while True: os.sched_yield()\n" + SPIN),
@@ -143,7 +135,7 @@ EXHAUSTIONS = [
     Exhaustion("locked memory", "locked memory", "ENOMEM",
                "    at = ctypes.create_string_buffer(1 << 20)\n    return count(lambda n: check(libc.mlock(at, (n + 1) << 12)))", 10, 16),
     Exhaustion("stack", "stack", "Runtime.ExitError",
-               "    import sys; sys.setrecursionlimit(10**9)\n    deeper = ctypes.CFUNCTYPE(None)(lambda: deeper())\n    deeper()", ratio=3.0),
+               "    import sys; sys.setrecursionlimit(10**9)\n    deeper = ctypes.CFUNCTYPE(None)(lambda: deeper())\n    deeper()"),
     Exhaustion("lines of the log", "rate of the log", "Sandbox.Timedout",
                "    for _ in range(4): child(lambda: write_for_ever(1, b'a line of the log\\n' * 4096))\n    time.sleep(60)", compiled="output",
                node='const block = "a line of the log\\n".repeat(4096);\n    for (;;) try { fs.writeSync(1, block); } catch (error) { if (error.code !== "EAGAIN") throw error; }'),

@@ -1,6 +1,6 @@
 """Each row of `exhaustion_table`: the limit that is named stops it, a neighbour goes on answering, and
-the function itself answers again. LACEWING_SOAK=1 measures the neighbour too: its p99 beside each
-attack over its p99 in quiet, in the same run. `docs/exhaustions.md` is the table."""
+the function itself answers again. `docs/exhaustions.md` is the table. LACEWING_BENCH=1 measures the neighbour
+instead: its p99 beside each attack over its p99 in quiet, in the same run."""
 
 import concurrent.futures
 import errno
@@ -11,12 +11,13 @@ import time
 
 import pytest
 
-from exhaustion_table import EXHAUSTIONS, HELPERS, MEMORY, NODE_HELPERS, USUAL
+from exhaustion_table import EXHAUSTIONS, HELPERS, MEMORY, NODE_HELPERS
 from harness import REPOSITORY, Functions, node_runtime, resident_mb, slowly
 from test_attacks import Latency, hostile, neighbour  # noqa: F401 (fixtures)
 
 DOCUMENT = REPOSITORY / "docs/exhaustions.md"
-SOAK = bool(os.environ.get("LACEWING_SOAK"))
+# A neighbour's p99 beside an attack over that in quiet shall be less.
+BAR = 2.0
 SAMPLES = 400
 TRIES = 5
 
@@ -132,14 +133,9 @@ def document() -> str:
         "",
         "## What a neighbour feels",
         "",
-        f"`make soak` measures a neighbour's p99 beside each row in Python over its p99 in quiet: below {USUAL:g} times, but",
-        "for these. They keep every processor busy, `stack` by a new interpreter again and again, by shares that are",
-        "fair, and each of the switches between processes that a call takes may wait for a slice of the scheduler.",
-        "",
-        "| what | below |",
-        "|---|---|",
+        f"Its p99 beside each row shall be less than {BAR:g} times that in quiet. Time is no matter of tests: `make bench`",
+        "measures it for each row in Python, and `SPECIFICATION.md` says which are above.",
     ]
-    lines += [f"| {row.name} | {row.ratio:g} times |" for row in EXHAUSTIONS if row.ratio != USUAL]
     return "\n".join(lines) + "\n"
 
 
@@ -226,8 +222,9 @@ def ratio_beside(own: Functions, name: str, neighbour: str) -> tuple[float, str]
     return ratio, f"p50 {median:5.2f}x p99 {ratio:5.2f}x ({p99(quiet) * 1e3:.1f} -> {p99(beside) * 1e3:.1f} ms)"
 
 
-@pytest.mark.skipif(not SOAK, reason="skipped: it is measured by `make soak`")
-def test_the_p99_of_a_neighbour_stays_within_its_ratio_to_that_in_quiet(functions, hostile, neighbour, lacking):  # noqa: F811
+@pytest.mark.skipif(not os.environ.get("LACEWING_BENCH"), reason="skipped: `make bench` measures it")
+def test_bench_what_a_neighbour_feels(functions, hostile, neighbour, lacking):  # noqa: F811
+    """Prints each row; nothing fails by its time."""
     if lacking & {"cgroup-memory", "cgroup-cpu"}:
         pytest.skip("skipped: nothing shares this host out, see `lacewing doctor`")
     own, best = Functions(functions.server), {}
@@ -239,7 +236,7 @@ def test_the_p99_of_a_neighbour_stays_within_its_ratio_to_that_in_quiet(function
             ratio, told = ratio_beside(own, name, neighbour)
             print(f"{row.name:35} {told}")
             best[row.name] = min(ratio, best.get(row.name, ratio))
-            if ratio < row.ratio:
+            if ratio < BAR:
                 break
-    failed = {row.name: best[row.name] for row in EXHAUSTIONS if best[row.name] >= row.ratio}
-    assert not failed, failed
+    above = [f"{name} {ratio:.2f}x" for name, ratio in best.items() if ratio >= BAR]
+    print(f"not below {BAR:g} times in the best of {TRIES} tries: {', '.join(above) or 'none'}")

@@ -45,12 +45,11 @@ pub(crate) fn run() -> Result<()> {
     skips::tell()
 }
 
-const SOAKS: [(&str, &str); 5] = [
+const SOAKS: [(&str, &str); 4] = [
     ("crash under load", "test_crash.py"),
     ("healthy functions beside hostile ones", "test_soak.py"),
     ("what goes leaves nothing", "test_retirement.py"),
     ("what is unique", "test_uniqueness.py"),
-    ("what a neighbour feels", "test_exhaustion.py"),
 ];
 
 /// The long forms of those tests that have one: they look for `LACEWING_SOAK`.
@@ -83,7 +82,12 @@ pub(crate) fn bench() -> Result<()> {
     let ignored = ["--run-ignored", "only", "--no-capture", "-E", "test(/bench_/)"];
     let mut parts = nextest(&["run", "--release", "--locked", "-p", "lacewing-sandbox"])?;
     parts.args(["-p", "lacewing-runtime"]).args(ignored);
-    step("bench: the way out", &mut parts)
+    step("bench: the way out", &mut parts)?;
+    let binary = release.join("lacewing");
+    let binary = binary.to_str().context("the target directory's name is not UTF-8")?;
+    let felt = ["--capture=no", "-k", "test_bench", "tests/e2e/test_exhaustion.py"];
+    let environment = [("LACEWING_BENCH", "1"), ("LACEWING_BIN", binary)];
+    pytest("bench: what a neighbour feels", &felt, &environment)
 }
 
 /// Measures the programs that `scripts/prepare-peers` has got, and this one beside them.
