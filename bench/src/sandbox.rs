@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use lacewing_sandbox::{
     Cpu, CpuQuota, Error, Event, Identity, Isolation, Launcher, LauncherOptions, Limits, Mount,
-    Network, NetworkOptions, Part, Sandbox, ScratchOptions, Spec, TmpFs,
+    Network, NetworkOptions, Part, Role, Sandbox, ScratchOptions, Spec, TmpFs,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
@@ -178,8 +178,7 @@ impl Bed {
             },
             listeners: vec![9001, 9002],
             network: Network::Egress,
-            is_blank: false,
-            is_snapshot: false,
+            role: Role::Program,
         }
     }
 }

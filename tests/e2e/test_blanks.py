@@ -14,16 +14,17 @@ UNIQUE = """
 import os, random, secrets, tempfile, uuid
 with open("/tmp/mark", "x") as file: file.write("mine")
 def handler(event, context):
-    return [random.random(), str(uuid.uuid4()), secrets.token_hex(8), hash("text"), os.urandom(8).hex(),
-            os.environ["AWS_LAMBDA_FUNCTION_NAME"], os.listdir("/tmp"), os.uname().nodename]
+    return [random.random(), str(uuid.uuid4()), secrets.token_hex(8), os.urandom(8).hex(),
+            os.environ["AWS_LAMBDA_FUNCTION_NAME"], os.listdir("/tmp"), os.uname().nodename, hash("text")]
 """
 
 
 @pytest.fixture
 def server_with(own_server, tmp_path):
-    def start(count: int):
+    def start(count: int, interpreters: str = "forked"):
         file = tmp_path / "lacewing.toml"
-        file.write_text(f"[limits]\nblank_instances = {count}\nkeep_alive = '1s'\n")
+        limits = f"[limits]\nblank_instances = {count}\nkeep_alive = '1s'\n"
+        file.write_text(f"{limits}[sandbox]\ninterpreters = '{interpreters}'\n")
         return own_server("--config", str(file))
 
     return start
@@ -34,9 +35,11 @@ def counts(server) -> dict:
 
 
 def is_blank(pid: int) -> bool:
-    """Whether this is an interpreter that was started without a function."""
+    """Whether this is an interpreter that was started without a function, or is a copy of one."""
     try:
-        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"\0blank\0")
+        if pathlib.Path(f"/proc/{pid}/ns/pid").samefile("/proc/self/ns/pid"):
+            return False  # such as one that is only copied
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().endswith((b"\0blank\0", b"\0origin\0"))
     except OSError:
         return False
 
@@ -45,8 +48,9 @@ def blanks(server) -> list[int]:
     return [pid for pid in descendants(server.process.pid) if is_blank(pid)]
 
 
-def test_each_cold_start_gets_one_of_its_own(server_with):
-    server = server_with(8)
+@pytest.mark.parametrize("interpreters", ["forked", "started"])
+def test_each_cold_start_gets_one_of_its_own(server_with, interpreters):
+    server = server_with(8, interpreters)
     own = Functions(server)
     names = [own.python(UNIQUE) for _ in range(12)]
     assert wait_until(lambda: counts(server)["blank"] == 4), "half are of the kind in use"
@@ -57,9 +61,10 @@ def test_each_cold_start_gets_one_of_its_own(server_with):
         answers.append(answer.payload)
         assert wait_until(lambda: counts(server)["blank"] == 4)
     assert counts(server)["blank_used"] == len(names)
-    assert [answer[5] for answer in answers] == names
-    assert all(answer[6] == ["mark"] for answer in answers), "each has a /tmp of its own"
-    for column in range(5):
+    assert [answer[4] for answer in answers] == names
+    assert all(answer[5] == ["mark"] for answer in answers), "each has a /tmp of its own"
+    # Copies of one interpreter have its seed of hashes.
+    for column in [0, 1, 2, 3] + [7] * (interpreters == "started"):
         assert len({answer[column] for answer in answers}) == len(names), column
     assert server.stop() == 0
 
@@ -73,7 +78,7 @@ def test_more_at_once_than_there_are_start_all_the_same(server_with):
     assert wait_until(lambda: counts(server)["blank"] == 1)
     with concurrent.futures.ThreadPoolExecutor(many) as pool:
         answers = list(pool.map(lambda name: Functions(server).invoke(name).payload, names))
-    assert [answer[5] for answer in answers] == names
+    assert [answer[4] for answer in answers] == names
     assert 1 <= counts(server)["blank_used"] <= len(names)
     assert server.stop() == 0
 

@@ -1,4 +1,5 @@
-"""Nothing that ought to be unique is the same in two Instances, whatever their interpreters waited for.
+"""Nothing that ought to be unique is the same in two Instances, whatever their interpreters waited for or
+were copied from.
 
 LACEWING_SOAK=1 compares 200 Instances instead of 60.
 """
@@ -28,7 +29,7 @@ def handler(event, context):
     time.sleep(event)
     return FIRST + [random.random(), random.SystemRandom().random(), float(numpy.random.default_rng().random()),
         float(numpy.random.rand()), str(uuid.uuid1()), str(uuid.uuid4()), secrets.token_hex(8), os.urandom(8).hex(),
-        hash("text"), os.path.basename(tempfile.mktemp()), hello(), context.log_stream_name, os.environ["AWS_SESSION_TOKEN"]]
+        os.path.basename(tempfile.mktemp()), hello(), context.log_stream_name, os.environ["AWS_SESSION_TOKEN"]]
 """
 NODE_SOURCE = """
 const crypto = require('crypto'), net = require('net'), tls = require('tls');

@@ -78,6 +78,8 @@ pub struct Sandbox {
     pub cgroup_parent: Option<PathBuf>,
     /// Where the `/tmp` of functions is: `disk` (the default) where the host can, `memory` always.
     pub tmp: Option<Tmp>,
+    /// How the interpreters of Instances begin: `forked` (the default) where they can, `started` always.
+    pub interpreters: Option<Interpreters>,
 }
 
 /// `[network]`
@@ -208,6 +210,17 @@ pub enum Cpu {
     Fair,
     /// By weight and by a quota, as Lambda does.
     Hard,
+}
+
+/// How the interpreters of Instances begin.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interpreters {
+    /// As copies of one that is warm and has seen no function, one for each version and account: they
+    /// share its address layout and its seed of string hashes.
+    Forked,
+    /// Each by itself.
+    Started,
 }
 
 /// Where the `/tmp` of functions is.

@@ -73,6 +73,7 @@ impl Prepared {
             region: settings.services.region.clone(),
             network: settings.network.bounds.clone(),
             blanks: settings.blanks,
+            forks: settings.forks,
         };
         let premises = Premises::prepare(options, Arc::clone(&runtimes))
             .map_err(|source| StartError::Part { part: "runtime", source })?;

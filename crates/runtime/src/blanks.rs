@@ -3,7 +3,8 @@
 //!
 //! Each is used once, and never again by another function. They are made one after the other while
 //! nobody waits for them, for the kinds that were asked for last; a start that finds none makes its
-//! own sandbox and pays for it. How many there are is bounded, and kinds out of use lose theirs.
+//! own sandbox and pays for it. How many there are is bounded, and kinds out of use lose theirs. Where
+//! they can be they are forked from an [origin](crate::origins).
 
 mod stock;
 
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use lacewing_model::{Family, Network};
+use lacewing_model::{AccountId, Family, Network};
 
 use crate::process::Process;
 use crate::runtimes::Interpreter;
@@ -33,6 +34,8 @@ const PENALTY: Duration = Duration::from_secs(10);
 /// What must be the same in a blank and in the function that takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
+    /// What forked ones have in common only the functions of one account may share.
+    pub(crate) account: AccountId,
     pub(crate) interpreter: Interpreter,
     pub(crate) network: Network,
     pub(crate) ephemeral_mb: u32,
@@ -42,13 +45,15 @@ pub(crate) struct Kind {
 
 impl Kind {
     pub(crate) fn new(
+        account: AccountId,
         interpreter: Interpreter,
         network: Network,
         ephemeral_mb: u32,
         memory_mb: u32,
     ) -> Self {
         let sizes_itself = interpreter.runtime.family == Family::Node;
-        Self { interpreter, network, ephemeral_mb, memory_mb: sizes_itself.then_some(memory_mb) }
+        let memory_mb = sizes_itself.then_some(memory_mb);
+        Self { account, interpreter, network, ephemeral_mb, memory_mb }
     }
 }
 

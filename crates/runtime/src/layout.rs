@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use lacewing_model::{Family, Network, RuntimeId, limits};
-use lacewing_sandbox::{CpuQuota, Furnishing, Identity, Limits, Mount, Spec, TmpFs};
+use lacewing_sandbox::{CpuQuota, Furnishing, Identity, Limits, Mount, Role, Spec, TmpFs};
 
 use crate::environment::{EXEC_WRAPPER, RUNTIME_API_PORT, RUNTIME_DIR, TASK_ROOT};
 use crate::etc;
@@ -27,11 +27,14 @@ const NODE_CROWD: &str = "crowd.cjs";
 /// The bootstraps, as they are put there.
 const BOOTSTRAPS: &[(&str, &str)] = &[
     (PYTHON_BOOTSTRAP, include_str!("../bootstraps/python/bootstrap.py")),
+    ("rehearsal.py", include_str!("../bootstraps/python/rehearsal.py")),
     (NODE_BOOTSTRAP, include_str!("../bootstraps/node/bootstrap.cjs")),
     (NODE_CROWD, include_str!("../bootstraps/node/crowd.cjs")),
 ];
 /// The argument of a bootstrap that has no function yet.
 const BLANK: &str = "blank";
+/// That of one that never gets one, and is forked.
+const ORIGIN: &str = "origin";
 /// Where the interpreter is inside.
 const LANGUAGE: &str = "/var/lang";
 /// What the host's own packages install; visible inside at the same place.
@@ -69,12 +72,11 @@ pub(crate) struct Parts<'a> {
     pub(crate) ephemeral_mb: u32,
     /// None for `provided.*`.
     pub(crate) interpreter: Option<&'a Interpreter>,
-    /// None in a blank one.
+    /// None where there is no function yet.
     pub(crate) code: Option<&'a Path>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) network: Network,
-    /// Whether it is to become a snapshot.
-    pub(crate) is_snapshot: bool,
+    pub(crate) role: Role,
     /// Whether its runtime speaks in frames, and not the Runtime API.
     pub(crate) is_framed: bool,
 }
@@ -124,7 +126,7 @@ impl Layout {
     /// Composes the sandbox of one Instance.
     pub(crate) fn spec(&self, parts: Parts<'_>) -> Spec {
         let Parts { name, memory_mb, ephemeral_mb, interpreter, code, environment, .. } = parts;
-        let Parts { network, is_snapshot, is_framed, .. } = parts;
+        let Parts { network, role, is_framed, .. } = parts;
         let mut mounts =
             vec![bind(&self.etc, "/etc", false), bind(&self.bootstraps, RUNTIME_DIR, true)];
         mounts.extend(code.map(|code| bind(code, TASK_ROOT, true)));
@@ -134,14 +136,15 @@ impl Layout {
         } else {
             mounts.extend_from_slice(&self.stand_ins);
         }
-        let mut listeners = vec![self.endpoint_port];
+        // Nobody calls from within an origin.
+        let mut listeners = if role == Role::Origin { vec![] } else { vec![self.endpoint_port] };
         if !is_framed {
             listeners.push(RUNTIME_API_PORT);
         }
         let mut argv = arguments(memory_mb, interpreter, &self.compiled, &environment);
         let mut limits = limits_of(memory_mb);
         if code.is_none() {
-            argv.push(BLANK.to_owned());
+            argv.push(if role == Role::Origin { ORIGIN } else { BLANK }.to_owned());
             // The limit can be lowered later, and not raised.
             limits.memory_bytes = u64::from(limits::MEMORY_MB.2) << 20;
         }
@@ -160,8 +163,7 @@ impl Layout {
                 Network::None => lacewing_sandbox::Network::None,
                 Network::Egress => lacewing_sandbox::Network::Egress,
             },
-            is_blank: code.is_none(),
-            is_snapshot,
+            role,
         }
     }
 
@@ -432,7 +434,7 @@ mod tests {
         let run = tempfile::tempdir().expect("a directory");
         let layout = Layout::prepare(run.path(), &Runtimes::default(), 9002).expect("prepared");
         let python = interpreter(RuntimeId::python(3, 12), "/x/py", "/x/py/bin/python3.12");
-        let parts = |code| Parts {
+        let parts = |code: Option<&'static Path>| Parts {
             name: "one".to_owned(),
             memory_mb: 128,
             ephemeral_mb: 512,
@@ -440,13 +442,15 @@ mod tests {
             code,
             environment: Vec::new(),
             network: Network::Egress,
-            is_snapshot: false,
+            role: if code.is_some() { Role::Program } else { Role::Blank },
             is_framed: true,
         };
         let spec = layout.spec(parts(Some(Path::new("/code"))));
         let blank = layout.spec(parts(None));
-        assert_eq!((spec.is_blank, blank.is_blank), (false, true));
         assert_eq!(blank.argv.last().map(String::as_str), Some(BLANK));
+        let origin = layout.spec(Parts { role: Role::Origin, ..parts(None) });
+        assert_eq!(origin.argv.last().map(String::as_str), Some(ORIGIN));
+        assert!(origin.listeners.is_empty());
         assert!(
             !blank.mounts.iter().any(|mount| *mount == bind(Path::new("/code"), TASK_ROOT, true))
         );

@@ -23,6 +23,7 @@ mod instance;
 mod layout;
 mod log;
 mod names;
+mod origins;
 mod output;
 pub mod package;
 mod platform_log;

@@ -188,6 +188,11 @@ impl Process {
         self.channel.restore(environment).await;
     }
 
+    /// Tells one that was forked from an origin that it was.
+    pub(crate) async fn wake(&mut self, environment: &[(String, String)]) {
+        self.channel.restore(environment).await;
+    }
+
     /// Has an initialised one held, for good; otherwise tells why it cannot be.
     pub(crate) async fn hold(&self, deadline: Instant) -> Result<(), String> {
         let holding = self.sandbox.get_ref().hold().map_err(|error| error.to_string())?;

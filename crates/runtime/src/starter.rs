@@ -17,7 +17,7 @@ use lacewing_model::{
     ByteSize, Clock, Credentials, Error, Function, FunctionConfig, Network, NetworkBounds, Region,
     Result, RuntimeId, Timestamp, limits,
 };
-use lacewing_sandbox::{Launcher, Spec};
+use lacewing_sandbox::{Launcher, Role, Spec};
 use lacewing_store::Blobs;
 
 use crate::blanks::{BlankCounts, Blanks, Kind};
@@ -28,11 +28,14 @@ use crate::failure::Failure;
 use crate::instance::Instance;
 use crate::layout::{Layout, Parts};
 use crate::log::{self, LogReceiver, LogSender, LogWriter};
+use crate::origins::Origins;
 use crate::package::{Package, Packages};
 use crate::platform_log::{self, Event, InitStart, Initialization, Phase, Status};
 use crate::process::{First, Means, Process, StartError, TELEMETRY_FD};
 use crate::runtimes::{Interpreter, Runtimes};
 use crate::snapshots::{Lack, Snapshot, Snapshots};
+
+mod blanks;
 
 /// Time for the init phase of a snapshot, if its function's own timeout is not longer.
 const SNAPSHOT_INIT: Duration = Duration::from_secs(130);
@@ -56,6 +59,8 @@ pub struct Options {
     pub network: NetworkBounds,
     /// How many blank Instances are kept.
     pub blanks: usize,
+    /// Whether they are forked from a warm interpreter where they can be.
+    pub forks: bool,
 }
 
 /// What to start.
@@ -97,6 +102,9 @@ struct Shared {
     endpoints: mpsc::Sender<EndpointListener>,
     logs: LogSender,
     blanks: Blanks,
+    /// Whether there shall be origins.
+    forks: bool,
+    origins: Origins,
     snapshots: Snapshots,
     /// What is to be made ahead.
     expected: Mutex<VecDeque<StartRequest>>,
@@ -158,7 +166,7 @@ impl Starter {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, EndpointListeners, LogReceiver)> {
         let Premises { options, runtimes, layout } = premises;
-        let Options { code_dir, endpoint_port, region, network, blanks, .. } = options;
+        let Options { code_dir, endpoint_port, region, network, blanks, forks, .. } = options;
         let packages = Packages::open(code_dir, blobs)
             .map_err(|error| Error::internal("prepare the code directory", error))?;
         let (endpoints, listeners) = endpoint::channel();
@@ -176,6 +184,8 @@ impl Starter {
             endpoints,
             logs,
             blanks: Blanks::new(blanks),
+            forks,
+            origins: Origins::default(),
             snapshots: Snapshots::default(),
             expected: Mutex::default(),
             snapshot_expected: Notify::new(),
@@ -307,6 +317,7 @@ impl Starter {
             () = self.make_snapshots() => {}
         }
         shared.blanks.clear();
+        shared.origins.clear();
         shared.snapshots.clear();
     }
 
@@ -329,7 +340,8 @@ impl Shared {
 
     fn kind(&self, interpreter: Interpreter, function: &Function) -> Kind {
         let FunctionConfig { ephemeral_mb, memory_mb, .. } = function.config;
-        Kind::new(interpreter, self.network(function), ephemeral_mb, memory_mb)
+        let account = function.key.account.clone();
+        Kind::new(account, interpreter, self.network(function), ephemeral_mb, memory_mb)
     }
 
     fn means(&self, is_framed: bool) -> Means<'_> {
@@ -341,40 +353,8 @@ impl Shared {
         loop {
             tokio::time::sleep(SNAPSHOT_LOOK).await;
             self.snapshots.expire();
+            self.origins.expire(Instant::now().into_std());
         }
-    }
-
-    /// The environment of a blank Instance.
-    fn blank_environment(&self, interpreter: &Interpreter) -> Vec<(String, String)> {
-        environment::blank(interpreter.runtime, self.endpoint_port)
-    }
-
-    /// Makes a blank Instance.
-    async fn blank(&self, kind: Kind) -> Option<Process> {
-        let Kind { interpreter, network, ephemeral_mb, memory_mb } = kind;
-        let spec = self.layout.spec(Parts {
-            name: Uuid::new_v4().simple().to_string(),
-            memory_mb: memory_mb.unwrap_or(limits::MEMORY_MB.0),
-            ephemeral_mb,
-            interpreter: Some(&interpreter),
-            code: None,
-            environment: self.blank_environment(&interpreter),
-            network,
-            is_snapshot: false,
-            is_framed: true,
-        });
-        let deadline = Instant::now() + limits::INIT_TIMEOUT;
-        let runtime = interpreter.runtime;
-        match Process::start(spec, self.means(true), deadline).await {
-            Ok(mut process) => {
-                if process.warmed(deadline).await {
-                    return Some(process);
-                }
-                tracing::warn!(%runtime, "A blank Instance did not get ready.");
-            }
-            Err(error) => tracing::warn!(%runtime, ?error, "A blank Instance was not made."),
-        }
-        None
     }
 }
 
@@ -538,33 +518,6 @@ impl Blueprint {
         Process::start(self.spec(environment), means, deadline).await
     }
 
-    async fn furnish_blank(
-        &self,
-        environment: &[(String, String)],
-        deadline: Instant,
-    ) -> Option<Process> {
-        // A blank one speaks in frames.
-        let interpreter = self.interpreter.as_ref().filter(|_| self.is_framed())?;
-        let shared = &self.shared;
-        if !environment::suits(environment, &shared.blank_environment(interpreter)) {
-            return None;
-        }
-        let mut process = shared.blanks.take(&shared.kind(interpreter.clone(), self.function()))?;
-        let memory_mb = self.function().config.memory_mb;
-        let furnishing = Layout::furnishing(self.package.directory(), memory_mb);
-        match process.furnish(furnishing, environment, deadline).await {
-            Ok(()) => {
-                shared.blanks.count_used();
-                Some(process)
-            }
-            Err(error) => {
-                // One that is made from nothing will say more.
-                tracing::warn!(?error, "A blank Instance could not be used.");
-                None
-            }
-        }
-    }
-
     fn environment(&self) -> Vec<(String, String)> {
         environment::compose(&Source {
             function: self.function(),
@@ -587,7 +540,7 @@ impl Blueprint {
             code: Some(self.package.directory()),
             environment,
             network: self.shared.network(self.function()),
-            is_snapshot: self.is_snapshot,
+            role: if self.is_snapshot { Role::Snapshot } else { Role::Program },
             is_framed: self.is_framed(),
         })
     }

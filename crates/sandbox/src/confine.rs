@@ -40,7 +40,7 @@ pub(crate) fn drop_capabilities() -> Result<(), Failure> {
 }
 
 /// The same, but for some that can be used and are never passed on to another program.
-fn only(kept: CapabilitySet) -> Result<(), Failure> {
+pub(crate) fn only(kept: CapabilitySet) -> Result<(), Failure> {
     let inheritable = CapabilitySet::empty();
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
     set_capabilities(None, sets).step("drop capabilities")?;

@@ -15,7 +15,8 @@
 //! server lets go of the status socket, or when the launcher is gone. It is not dumpable, so code of
 //! the same user inside cannot look into it.
 
-mod worker;
+mod origin;
+pub(crate) mod worker;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -36,7 +37,7 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 use crate::cgroup::Weight;
 use crate::confine::Reach;
 use crate::seccomp::Program;
-use crate::spec::Kind;
+use crate::spec::{Kind, Role};
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
 use crate::wire::{Ended, Gauge, Line, MESSAGE_LIMIT, Status, Word, receive, send};
@@ -48,6 +49,8 @@ const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) kind: Kind,
+    /// Its user, as the host knows it.
+    pub(crate) host: u32,
     /// Limits that the cgroup has, and `/dev/shm` gets, until more is known.
     pub(crate) limits: Limits,
     pub(crate) filter: &'a Program,
@@ -100,7 +103,7 @@ pub(crate) fn run(mut plan: Plan<'_>) -> ! {
     };
     // Nobody to tell when this fails: the end of the socket tells enough.
     send(task.status.as_fd(), &ended, &[], SendFlags::DONTWAIT).ok();
-    if task.spec.is_snapshot {
+    if task.spec.role == Role::Snapshot {
         // Sandboxes within this one need it until the server has let go of it.
         rustix::io::read(&task.status, &mut [0; 1]).ok();
     }
@@ -124,7 +127,11 @@ fn stand(plan: &mut Plan<'_>) -> Result<(), Failure> {
         .chain([plan.go.as_raw_fd()])
         .chain(plan.scratch.map(AsRawFd::as_raw_fd));
     sys::close_all_but(&kept.collect::<Vec<_>>()).step("close descriptors")?;
-    sys::unshare(UnshareFlags::NEWCGROUP).step("unshare the cgroup view")?;
+    if plan.kind.is_origin {
+        origin::stand()?;
+    } else {
+        sys::unshare(UnshareFlags::NEWCGROUP).step("unshare the cgroup view")?;
+    }
     watch.lap(Part::Namespaces);
     if !plan.network_is_ready {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, CLOEXEC, None);
@@ -137,9 +144,11 @@ fn stand(plan: &mut Plan<'_>) -> Result<(), Failure> {
     };
     plan.gauges.extend(gauges.into_iter().zip(fds));
     watch.lap(Part::Namespaces);
-    let tmp = || plan.scratch.map_or(Ok(None), scratch::take);
-    root::complete(&plan.kind, root::shm_bytes(&plan.limits), watch, tmp)?;
-    confine::become_user(plan.kind.identity, plan.own_groups, CapabilitySet::SYS_ADMIN)?;
+    if !plan.kind.is_origin {
+        let tmp = || plan.scratch.map_or(Ok(None), scratch::take);
+        root::complete(&plan.kind, root::shm_bytes(&plan.limits), watch, tmp)?;
+        confine::become_user(plan.kind.identity, plan.own_groups, CapabilitySet::SYS_ADMIN)?;
+    }
     watch.lap(Part::User);
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide init")?;
     // A change of user clears it, so only now; that the launcher lives is checked by reading `go`.
@@ -186,9 +195,11 @@ fn fit(plan: &Plan<'_>, task: &mut Task) -> Result<OwnedFd, Failure> {
     if task.line.is_some() {
         // The program, which it signals, has a domain of its own.
         rules = landlock_rules(plan, &task.spec)?;
-        restrict(plan, &task.spec, &mut task.watch, Reach::All)?;
-    } else if !task.spec.is_blank {
-        restrict(plan, &task.spec, &mut task.watch, Reach::Own)?;
+    }
+    // A blank one can mount until it is furnished, an origin's program is confined otherwise.
+    if matches!(task.spec.role, Role::Program | Role::Snapshot) {
+        let reach = if task.line.is_some() { Reach::All } else { Reach::Own };
+        restrict(plan, &task.spec, &mut task.watch, reach)?;
     }
     if task.line.is_none() {
         weigh(plan, task)?;
@@ -243,7 +254,7 @@ fn restrict(
     if plan.landlock {
         // What is forked from it has other directories of these names, which rules for its own would
         // not mean; it gets rules as well.
-        let writable = if spec.is_snapshot { vec!["/"] } else { writable(spec) };
+        let writable = if spec.role == Role::Snapshot { vec!["/"] } else { writable(spec) };
         confine::landlock(&writable, reach)?;
     }
     watch.lap(Part::Landlock);
@@ -288,6 +299,9 @@ fn serve(
         }
         None => worker::start(plan, task)?,
     };
+    if plan.kind.is_origin {
+        origin::restrict(plan)?;
+    }
     // From here on only the copies in the worker count: their peers must see its end.
     let keep = plan.gauges.iter().map(|(_, fd)| fd.as_raw_fd()).chain([
         plan.go.as_raw_fd(),
@@ -303,7 +317,7 @@ fn serve(
         let data = epoll::EventData::new_u64(token);
         epoll::add(&events, fd, data, epoll::EventFlags::IN).step("epoll")?;
     }
-    let mut is_blank = task.spec.is_blank;
+    let mut is_blank = task.spec.role == Role::Blank;
     loop {
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); 3];
         let ready: Vec<u64> = match epoll::wait(&events, &mut space, None) {

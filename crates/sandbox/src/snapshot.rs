@@ -1,4 +1,4 @@
-//! The keeper of one snapshot: it holds an initialised process, and forks it into other sandboxes.
+//! The keeper of one snapshot or origin: it holds a process that waits, and forks it into other sandboxes.
 //!
 //! ```text
 //! snapshot -fork-> first: lets go of every descriptor, enters the other sandbox's namespaces and cgroup
@@ -12,7 +12,8 @@
 //! A snapshot has run hostile code, so nothing of what it could have changed is trusted, and none of
 //! it takes part: it was stopped by ptrace(2), runs not one instruction more, and its children are
 //! stopped from their birth. The keeper makes each system call in them ([`remote`]), checks from
-//! outside what has come of it, and only then lets the program go on, confined as any other.
+//! outside what has come of it, and only then lets the program go on, confined as any other. An origin
+//! has run nothing hostile, and is dealt with in the same way.
 //!
 //! The keeper is a copy of the launcher, with its rights and one thread; it ends with the launcher
 //! or with the snapshot, and the snapshot ends with it.
@@ -34,6 +35,7 @@ use rustix::process::{
     set_parent_process_death_signal,
 };
 
+use crate::init::worker::OOM_SCORE;
 use crate::step::{Failure, Step};
 use crate::sys;
 use crate::sys::trace;
@@ -74,7 +76,8 @@ pub(crate) fn run(charge: &Charge<'_>) -> ! {
     {
         let mut fds = fds.into_iter();
         let Some((line, init)) = fds.next().zip(fds.next()) else { continue };
-        let word = match fork(&snapshot, spare.take(), &order, &line, &init, fds) {
+        let from = Source { snapshot: &snapshot, is_origin: charge.is_origin };
+        let word = match fork(&from, spare.take(), &order, &line, &init, fds) {
             Ok(pid) => Line::Adopted { pid },
             Err(Failure(message)) => Line::Failed { message },
         };
@@ -122,7 +125,13 @@ fn hold(charge: &Charge<'_>) -> Result<Remote, Failure> {
     // Again, as nothing can change any more.
     fitness::check(charge.init, program, &charge.given)?;
     let Charge { tree, leaf, limits, host, .. } = charge;
-    tree.divide(leaf, limits, *host).step("divide its cgroup")?;
+    if charge.is_origin {
+        // It has no /proc of its own to do so.
+        let score = format!("/proc/{}/oom_score_adj", program.as_raw_nonzero());
+        std::fs::write(score, OOM_SCORE).step("oom_score_adj")?;
+    } else {
+        tree.divide(leaf, limits, *host).step("divide its cgroup")?;
+    }
     let stopped = Remote::of_stopped(program, registers)?;
     // Only now: of its own it does nothing any more.
     trace::suspend_filter(program).step("suspend its filter")?;
@@ -159,10 +168,17 @@ fn copy(snapshot: &Remote) -> Result<Passing, Failure> {
     snapshot.fork_brother().step("fork the snapshot").map(Passing::of)
 }
 
+/// What is forked.
+#[derive(Debug)]
+struct Source<'a> {
+    snapshot: &'a Remote,
+    is_origin: bool,
+}
+
 /// Puts a copy of the snapshot into the sandbox at the other end of the line; returns the program's id
 /// there.
 fn fork(
-    snapshot: &Remote,
+    Source { snapshot, is_origin }: &Source<'_>,
     spare: Option<Passing>,
     order: &Order,
     line: &OwnedFd,
@@ -203,7 +219,14 @@ fn fork(
     // That of cgroups last of all: who is in it may not come from elsewhere, see cgroups(7) "nsdelegate".
     let (last, others): (Vec<_>, Vec<_>) =
         namespaces.iter().zip(NAMESPACES).partition(|(_, kind)| *kind == "cgroup");
-    others.into_iter().for_each(|one| enter(&mut calls, one));
+    // A network that was made ahead belongs to the host's user namespace: who may leave that may enter it
+    // before. A snapshot's sandboxes have made their own.
+    let (before, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, kind)| *is_origin && *kind == "net");
+    if *is_origin {
+        confinement::meet_files_as_root(&mut calls);
+    }
+    before.into_iter().chain(others).for_each(|one| enter(&mut calls, one));
     for fd in joins {
         let zero = calls.data(b"0");
         calls.call(libc::SYS_write, &[fd.arg(), zero, 1], "join a cgroup");

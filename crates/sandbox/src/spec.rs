@@ -96,12 +96,27 @@ pub struct Spec {
     pub listeners: Vec<u16>,
     /// What it may reach; never more than the launcher was set up for and the host gives.
     pub network: Network,
-    /// Whether it waits, with its program running, for a [`Furnishing`]. Nothing hostile may run in
-    /// it before that: until then its init can mount.
-    pub is_blank: bool,
-    /// Whether its program is to be held, once it waits for an invocation, and forked into other
-    /// sandboxes; what those may touch its own confinement must allow.
-    pub is_snapshot: bool,
+    /// What its program is there for.
+    pub role: Role,
+}
+
+/// What the program of a sandbox is there for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// To run.
+    #[default]
+    Program,
+    /// To wait for a [`Furnishing`]. Nothing hostile may run in it before that: until then its init
+    /// can mount.
+    Blank,
+    /// To be held, once it waits for an invocation, and forked into sandboxes within its own; what
+    /// those may touch its own confinement must allow.
+    Snapshot,
+    /// To be held, once it waits, and forked into sandboxes anywhere. Nothing hostile may ever run in
+    /// it: it has no user and no process namespace of its own, and capabilities. It needs a launcher that
+    /// is root.
+    Origin,
 }
 
 /// What must agree in a sandbox that was made ahead, empty, and in the [`Spec`] of who gets it.
@@ -112,6 +127,8 @@ pub(crate) struct Kind {
     pub(crate) network: Network,
     /// Whether its user map has room for sandboxes within it.
     pub(crate) is_snapshot: bool,
+    /// Whether it has no user and no process namespace of its own.
+    pub(crate) is_origin: bool,
 }
 
 impl Kind {
@@ -120,7 +137,8 @@ impl Kind {
             tmp: spec.tmp,
             identity: spec.identity,
             network: spec.network,
-            is_snapshot: spec.is_snapshot,
+            is_snapshot: spec.role == Role::Snapshot,
+            is_origin: spec.role == Role::Origin,
         }
     }
 }

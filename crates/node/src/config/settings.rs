@@ -12,7 +12,7 @@ use lacewing_invoke::pool::core::Share;
 use lacewing_model::{AccountId, ByteSize, Region, RuntimeId, limits};
 
 use super::network::{self, NetworkSettings};
-use super::{Config, Cpu, Isolation, Limits, Sandbox, Tmp};
+use super::{Config, Cpu, Interpreters, Isolation, Limits, Sandbox, Tmp};
 
 /// First user id and number of those that a node may take ranges from: above what systemd and
 /// container engines hand out, below the ids that are negative as a signed number
@@ -50,6 +50,8 @@ pub struct Settings {
     pub sandbox_root: Option<PathBuf>,
     /// Where the `/tmp` of functions is.
     pub tmp: Tmp,
+    /// Whether interpreters are forked where they can be.
+    pub forks: bool,
     /// What all `/tmp` together may hold on disk.
     pub tmp_disk: ByteSize,
     /// Instances without a function that are kept.
@@ -106,6 +108,7 @@ impl Settings {
             runtimes: runtimes(config)?,
             sandbox_root: sandbox_root(&config.sandbox)?,
             tmp: config.sandbox.tmp.unwrap_or(Tmp::Disk),
+            forks: config.sandbox.interpreters != Some(Interpreters::Started),
             tmp_disk: tmp_disk(&config.limits, &data_dir)?,
             blanks: blanks(&config.limits)?,
             empty: empty(&config.limits)?,

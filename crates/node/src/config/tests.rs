@@ -248,7 +248,7 @@ fn the_documented_example_is_valid_and_shows_every_option() {
         clock_skew,
         drain,
         runtimes,
-        sandbox: Sandbox { root, uid_base, uid_count, cgroup_parent, tmp },
+        sandbox: Sandbox { root, uid_base, uid_count, cgroup_parent, tmp, interpreters },
         network:
             Network { mode, accounts, allow, deny, dns, connections, bandwidth_mbit, forwarding },
         limits:
@@ -274,7 +274,7 @@ fn the_documented_example_is_valid_and_shows_every_option() {
     assert!(data_dir.is_some() && root.is_some() && cgroup_parent.is_some());
     assert!(isolation.is_some() && cpu.is_some());
     assert!(tmp.is_some() && tmp_disk_mb.is_some() && blank_instances.is_some());
-    assert!(empty_sandboxes.is_some());
+    assert!(empty_sandboxes.is_some() && interpreters.is_some());
     assert!(lenient_roles.is_some() && substitute_runtimes.is_some());
     assert!(clock_skew.is_some() && drain.is_some());
     assert!(keep_alive.is_some() && instance_age.is_some());

@@ -1,8 +1,8 @@
 """Runs the handler of one Lambda function under CPython 3.9 or later.
 
 Started as `python3.X -I -S -B /var/runtime/bootstrap.py` with the socket to the server as file
-descriptor 3. With the argument `blank` it first waits for a function. As a snapshot (SnapStart) it
-stands after its init phase, and goes on in copies of itself. It loads the handler that `_HANDLER` names, says so, and then answers one invocation
+descriptor 3. With the argument `blank` it first waits for a function; with `origin` it stands before
+that, and goes on in copies of itself. As a snapshot (SnapStart) it stands after its init phase. It loads the handler that `_HANDLER` names, says so, and then answers one invocation
 after another until the socket ends. What a handler can observe (search path, context object, error
 documents, log format, JSON) is as Lambda's own runtime has it; the yardstick is `awslambdaric`.
 
@@ -74,6 +74,12 @@ class PlatformFirst:
 
 
 def set_up_search_path():
+    set_search_path()
+    if "logging" in sys.modules:
+        set_up_logging(sys.modules["logging"])
+
+
+def set_search_path():
     version = "python%d.%d" % sys.version_info[:2]
     own = [os.environ.get("PYTHONPATH", ""), "/var/runtime"]
     wanted = [
@@ -85,8 +91,6 @@ def set_up_search_path():
     ]
     sys.path[:] = dict.fromkeys(entry for entry in wanted if entry)
     sys.meta_path.insert(0, PlatformFirst)
-    if "logging" in sys.modules:
-        set_up_logging(sys.modules["logging"])
 
 
 def add_site_builtins():
@@ -751,42 +755,78 @@ def main():
 # comes later, before anything looks at it.
 
 WARM = "importlib json logging traceback datetime decimal base64 urllib.parse http.client ssl"
-# The parser alone takes a millisecond to read a first line.
-FIRST_LINES = """
-import sys, os as system
-from os import path
-NAMES = {"a": [1, 2.5, None], **{}}
-class Thing(Exception):
-    kind: str = "thing"
-    def __init__(self, *values, **named):
-        super().__init__(f"{len(values)!r} of {named}")
-def handler(event, context=None):
-    try:
-        with_names = [name for name in NAMES if name.startswith("a") and not event]
-        while with_names:
-            with_names.pop()
-        return {"body": "%s" % event, "count": len(NAMES) + 1}
-    except (KeyError, Thing) as error:
-        raise ValueError(lambda: error) from error
-handler({})
-"""
 
 
-def become():
+def become(is_origin):
     for name in WARM.split():
         try:
             __import__(name)
         except ImportError:
             pass  # this interpreter was built without it
-    exec(compile(FIRST_LINES, "<first lines>", "exec"), {"__name__": "first"})
+    rehearse()
+    if is_origin:
+        stand_as_origin()
+    set_environment(frame_when_ready(BECOME))
+    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+
+
+def rehearse():
+    """Does once what a first invocation does, with a function of our own, and leaves nothing of it.
+
+    The parser alone takes a millisecond to read a first line. In a copy of an origin what is touched here
+    is copied here, and not while somebody waits."""
+    global log
+    log = PlainLog()
+    path, finders, known = list(sys.path), list(sys.meta_path), set(sys.path_importer_cache)
+    set_environment(bytes(5) + "\0".join("%s=%s" % pair for pair in os.environ.items()).encode())
+    read_environment()
+    set_search_path()
+    strings = "\0".join(("00000000-0000-0000-0000-000000000000", "arn:aws:lambda", "", "", "", ""))
+    head = len(strings).to_bytes(4, "little") + strings.encode()
+    frame = (len(head) + 19).to_bytes(4, "little") + bytes((INVOKE,)) + bytes(8) + head
+    deadline_ms, strings, payload = parsed(frame + b'{"key": ["value", 1, 2.5, null]}')
+    try:
+        handler = load_handler("rehearsal.handler")
+        context = LambdaContext(strings[0], strings[1], deadline_ms, None, None, None)
+        response_encoded(handler(event_decoded(payload), context))
+    except Fault:
+        pass  # somebody has taken the file away
+    flush()
+    logging = sys.modules.get("logging")
+    if logging:
+        set_up_logging(logging)
+        logging.root.handlers.clear()
+    sys.modules.pop("rehearsal", None)
+    sys.path[:], sys.meta_path[:] = path, finders
+    for place in set(sys.path_importer_cache) - known:
+        del sys.path_importer_cache[place]  # it may be another directory later
+
+
+def frame_when_ready(kind):
+    """Says that all is ready and waits for a frame of this kind."""
     os.write(SOCKET, b"\1\0\0\0" + bytes((READY,)))
     data = b""
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
         data += os.read(SOCKET, 65536) or os._exit(0)
-    if data[4] != BECOME:
+    if data[4] != kind:
         os._exit(1)
-    set_environment(data)
-    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+    return data
+
+
+def stand_as_origin():
+    """Stands for good, and returns in each copy. No function has run, so there is little to draw anew."""
+    import gc
+
+    api = python_api()
+    gc.collect()
+    gc.freeze()  # as in `stand`
+    if api:
+        api.PyOS_BeforeFork()
+    frame_when_ready(RESTORE)
+    if api:
+        api.PyOS_AfterFork_Child()
+    make_unique()
+    rehearse()
 
 
 def set_environment(frame):
@@ -807,30 +847,29 @@ def prepare():
     offer_hook_module()
 
 
+def read_environment():
+    """Sets what depends on it."""
+    global quoted, encode_exact, LOG_IS_JSON, LOG_LEVEL, OF_FUNCTION
+    environment = os.environ.get
+    quoted = _json.encode_basestring_ascii if wants_ascii() else _json.encode_basestring
+    encode_exact = _json.make_encoder(
+        containers_above, json_default, quoted, None, ": ", ", ", False, False, True
+    )
+    LOG_IS_JSON = environment("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+    LOG_LEVEL = environment("AWS_LAMBDA_LOG_LEVEL", "").upper().replace("TRACE", "DEBUG")
+    OF_FUNCTION = {
+        "log_group_name": environment("AWS_LAMBDA_LOG_GROUP_NAME"),
+        "log_stream_name": environment("AWS_LAMBDA_LOG_STREAM_NAME"),
+        "function_name": environment("AWS_LAMBDA_FUNCTION_NAME"),
+        "memory_limit_in_mb": environment("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        "function_version": environment("AWS_LAMBDA_FUNCTION_VERSION"),
+    }
+
+
 if __name__ == "__main__":
     prepare()
-    if sys.argv[1:] == ["blank"]:
-        del sys.argv[1:]
-        become()
-
-
-# --- What the environment says -------------------------------------------------------------------
-
-quoted = _json.encode_basestring_ascii if wants_ascii() else _json.encode_basestring
-encode_exact = _json.make_encoder(
-    containers_above, json_default, quoted, None, ": ", ", ", False, False, True
-)
-LOG_IS_JSON = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-LOG_LEVEL = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper().replace("TRACE", "DEBUG")
-OF_FUNCTION = {
-    "log_group_name": os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
-    "log_stream_name": os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
-    "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
-    "memory_limit_in_mb": os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-    "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
-}
-
-
-if __name__ == "__main__":
+    if sys.argv[1:] in (["blank"], ["origin"]):
+        become(sys.argv.pop() == "origin")
+    read_environment()
     log = open_log()
     main()

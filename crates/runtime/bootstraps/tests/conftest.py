@@ -29,6 +29,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("python", PYTHONS, indirect=True, scope="session")
     if "node" in metafunc.fixturenames:
         metafunc.parametrize("node", NODES, indirect=True, scope="session")
+    own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "blank" in metafunc.fixturenames and "blank" not in own:
+        ways = [None, "blank"] + ["origin"] * ("python" in metafunc.fixturenames)
+        metafunc.parametrize("blank", ways, indirect=True, ids=lambda way: way or "started")
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +43,9 @@ def python(request):
     return path
 
 
-@pytest.fixture(params=[False, True], ids=["started", "blank"])
+@pytest.fixture
 def blank(request):
-    """Whether there is no function yet when the bootstrap starts; that must not be seen afterwards."""
+    """How the bootstrap is started when there is no function yet, if so; it must not be seen afterwards."""
     return request.param
 
 

@@ -49,10 +49,11 @@ class Record:
 
 
 class Bootstrap:
-    """One running bootstrap with pipes for its log and its output. A `blank` one gets its function,
-    which is to say its environment, when it has started."""
+    """One running bootstrap with pipes for its log and its output. With `blank` as its argument it gets its
+    function, which is to say its environment, when it has started. An `origin` is told before that that it
+    was forked."""
 
-    def __init__(self, argv, task_root, handler, env=None, telemetry=True, blank=False):
+    def __init__(self, argv, task_root, handler, env=None, telemetry=True, blank=None):
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(WAIT)
         telemetry_out, telemetry_in = os.pipe()
@@ -74,7 +75,7 @@ class Bootstrap:
         }
         first = environment
         if blank:
-            argv = [*argv, "blank"]
+            argv = [*argv, blank]
             first = {name: environment[name] for name in ("PATH", "TZ", "LANG")}
         # A shell moves the descriptors to their numbers, wherever they are in this process.
         numbers = (theirs.fileno(), telemetry_in, output_in)
@@ -91,6 +92,9 @@ class Bootstrap:
         theirs.close()
         os.close(telemetry_in)
         os.close(output_in)
+        if blank == "origin":
+            self.ready()
+            self.send(becoming(first, kind=b"\3"))
         if blank:
             self.ready()
             self.send(becoming(environment))

@@ -319,7 +319,7 @@ def test_handlers_are_found(start_node, files, handler):
     assert start_node(files, handler).ready().invoke({"a": 1}).json == {"a": 1}
 
 
-@pytest.mark.parametrize("blank", [False], indirect=True)  # it would not suit
+@pytest.mark.parametrize("blank", [None], indirect=True)  # it would not suit
 def test_layers_are_found_by_node_path(start_node, tmp_path):
     files = {"layer/lib/index.js": "module.exports = 5;",
              "task/index.js": "const x = require('lib'); exports.handler = async () => x;"}
@@ -485,7 +485,7 @@ def test_children_of_the_handler_do_not_hold_the_descriptors(start_node):
     assert "0 -> " in listing and ends == []
 
 
-@pytest.mark.parametrize("blank", [False], indirect=True)  # it would not suit
+@pytest.mark.parametrize("blank", [None], indirect=True)  # it would not suit
 def test_a_wrapper_script_may_start_it(start_node, tmp_path):
     wrapper = tmp_path / "wrapper"
     wrapper.write_text('#!/bin/bash\nexport FROM_WRAPPER=yes\nexec "$@"\n')

@@ -125,6 +125,7 @@ impl Bed {
             network: lacewing_model::NetworkBounds::default(),
             endpoint_port: 9002,
             region: Region::new("us-east-1").expect("valid"),
+            forks: true,
             blanks,
         };
         let premises = Premises::prepare(options, Arc::clone(&runtimes)).expect("premises");

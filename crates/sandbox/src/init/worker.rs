@@ -8,19 +8,20 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::RecvFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Pid, getpid, set_dumpable_behavior};
 
 use crate::confine::Reach;
+use crate::spec::Role;
 use crate::step::{Failure, Step};
 use crate::wire::{Line, receive};
 use crate::{Spec, confine, sys};
 
-use super::{Plan, Task};
+use super::{Plan, Task, origin};
 
 /// Numbers from here on are free for descriptors on their way to their place.
 const TRANSIT: i32 = 512;
 /// The kernel prefers it to init, which holds nearly nothing, when memory runs out.
-const OOM_SCORE: &[u8] = b"1000";
+pub(crate) const OOM_SCORE: &str = "1000";
 
 /// The running program.
 #[derive(Debug)]
@@ -45,10 +46,11 @@ pub(super) fn start(plan: &Plan<'_>, task: &mut Task) -> Result<Worker, Failure>
     let (error, told) = pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
     // Low numbers are free here and will be taken by what the program gets.
     let told = fcntl_dupfd_cloexec(&told, TRANSIT).step("dup")?;
+    let init = getpid();
     match sys::fork().step("fork the program")? {
         Some(pid) => Ok(Worker { pid, error }),
         None => {
-            let Err(Failure(message)) = run(plan, task);
+            let Err(Failure(message)) = run(plan, task, init);
             // The reader is our init; if it is gone so are we.
             rustix::io::write(&told, message.as_bytes()).ok();
             sys::exit_now(127)
@@ -69,23 +71,27 @@ pub(super) fn adopt(line: OwnedFd) -> Result<Worker, Failure> {
     }
 }
 
-fn run(plan: &Plan<'_>, task: &mut Task) -> Result<std::convert::Infallible, Failure> {
+fn run(plan: &Plan<'_>, task: &mut Task, init: Pid) -> Result<std::convert::Infallible, Failure> {
     let spec = &task.spec;
     let (argv, env) = texts(spec)?;
     if argv.is_empty() {
         // The launcher's own trial: everything up to here is what it wanted to know.
         sys::exit_now(0);
     }
-    if spec.is_blank {
+    match spec.role {
         // Only its init may mount, and that not for long.
-        super::restrict(plan, spec, &mut task.watch, Reach::Own)?;
+        Role::Blank => super::restrict(plan, spec, &mut task.watch, Reach::Own)?,
+        Role::Origin => origin::confine(plan, init)?,
+        Role::Program | Role::Snapshot => {}
     }
-    // Its files in /proc belong to root as long as it is not dumpable; nobody else is here yet.
-    set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;
-    let score = OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(CWD, "/proc/self/oom_score_adj", score, Mode::empty())
-        .and_then(|file| rustix::io::write(file, OOM_SCORE))
-        .step("oom_score_adj")?;
+    if !plan.kind.is_origin {
+        // Its files in /proc belong to root as long as it is not dumpable; nobody else is here yet.
+        set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;
+        let score = OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(CWD, "/proc/self/oom_score_adj", score, Mode::empty())
+            .and_then(|file| rustix::io::write(file, OOM_SCORE.as_bytes()))
+            .step("oom_score_adj")?;
+    }
     rustix::process::setsid().step("setsid")?;
     rustix::process::chdir(spec.cwd.as_str()).step_of("chdir", &spec.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));

@@ -13,7 +13,7 @@ use crate::init::{self, Plan};
 use crate::network::Pooled;
 use crate::scratch::Scratch;
 use crate::sources::Sources;
-use crate::spec::Kind;
+use crate::spec::{Kind, Role};
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
 use crate::wire::{Word, send};
@@ -27,6 +27,10 @@ pub(super) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
+
+/// What an origin has for itself.
+const OWN_NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
 
 /// The sandbox of a snapshot, in whose namespaces another is made.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ impl State {
         let spec = &wanted.spec;
         self.check_name(spec)?;
         let (kind, mut watch) = (Kind::of(spec), Stopwatch::start());
-        if !kind.is_snapshot {
+        if !kind.is_snapshot && !kind.is_origin {
             // One of these is seldom wanted a second time.
             self.stock.note(kind, spec.limits);
         }
@@ -100,9 +104,9 @@ impl State {
         let given = || wanted.fds.iter().map(|(_, number)| *number).collect();
         let running = Running {
             name: spec.name.clone(),
-            is_blank: spec.is_blank,
+            is_blank: spec.role == Role::Blank,
             made: empty,
-            given: spec.is_snapshot.then(given),
+            given: matches!(spec.role, Role::Snapshot | Role::Origin).then(given),
             held: None,
         };
         self.running.insert(id, running);
@@ -158,14 +162,14 @@ impl State {
         mut watch: Option<Stopwatch>,
     ) -> Result<Empty, Failure> {
         let mut lap = |part| watch.as_mut().map_or((), |watch| watch.lap(part));
-        let scratch = self.order_tmp(kind, slot)?;
+        let scratch = if kind.is_origin { None } else { self.order_tmp(kind, slot)? };
         lap(Part::Tmp);
         let made = self.tree.make(leaf, &limits).step("make cgroup")?;
         let (wait, go) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .step("socketpair")?;
         lap(Part::Cgroup);
-        let pool = self.pool.as_mut().filter(|_| within.is_none());
+        let pool = self.pool.as_mut().filter(|_| within.is_none() && !kind.is_origin);
         let pooled = pool.map(|pool| pool.take(kind.network));
         let mut pooled = pooled.transpose().step("make a network namespace")?;
         let mut gauges = made.gauges;
@@ -173,11 +177,13 @@ impl State {
         lap(Part::Network);
         let cloned = match within {
             Some(within) => self.clone_within(within, kind.identity, made.into.as_ref()),
+            None if kind.is_origin => self.clone_origin(made.into.as_ref()),
             None => self.clone_owned(slot, made.into.as_ref(), pooled.as_ref()),
         };
         match cloned? {
             sys::Forked::Child => init::run(Plan {
                 kind,
+                host: self.uids.host(slot),
                 limits,
                 filter: &self.filter,
                 go: wait,
@@ -193,6 +199,7 @@ impl State {
             sys::Forked::Parent { pid, pidfd } => {
                 let mapped = match within {
                     Some(within) => self.map_within(within, pid, kind.identity, slot),
+                    None if kind.is_origin => Ok(()),
                     None => self.map(pid, kind, slot),
                 };
                 let begun = mapped.and_then(|()| {
@@ -304,6 +311,21 @@ impl State {
             pool.home().enter().step("leave the network namespace")?;
         }
         forked
+    }
+
+    /// Clones a process that stays in this user and this process namespace.
+    fn clone_origin(&self, cgroup: Option<&OwnedFd>) -> Result<sys::Forked, Failure> {
+        if !self.root {
+            return Err(Failure("the server was not started as root".to_owned()));
+        }
+        let template = self.template.as_ref();
+        let template = template.ok_or_else(|| Failure("there is no template".to_owned()))?;
+        template.enter()?;
+        let cloned = sys::clone_into(OWN_NAMESPACES, cgroup.map(AsFd::as_fd));
+        if !matches!(cloned, Ok(sys::Forked::Child)) {
+            template.leave();
+        }
+        cloned.step("clone")
     }
 
     fn clone_for(

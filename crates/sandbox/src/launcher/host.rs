@@ -17,6 +17,7 @@ use crate::probe::{self, Findings};
 use crate::root::Template;
 use crate::scratch::{self, InMemory, Scratch};
 use crate::sources::Sources;
+use crate::spec::Role;
 use crate::step::{Failure, Step};
 use crate::wire::{MESSAGE_LIMIT, Request, Status, receive};
 use crate::{
@@ -228,8 +229,7 @@ fn trial_spec(tmp: TmpFs) -> Spec {
         },
         listeners: vec![9002],
         network: Network::Egress,
-        is_blank: false,
-        is_snapshot: false,
+        role: Role::Program,
     }
 }
 

@@ -1,9 +1,9 @@
-//! The launcher's share in snapshots: a keeper for each, and sandboxes within that of a snapshot, into
-//! which the keeper forks it.
+//! The launcher's share in snapshots and origins: a keeper for each, and the sandboxes into which the
+//! keeper forks it.
 //!
-//! A process can only be forked into namespaces below its own, so these sandboxes lie within the user
-//! and the process namespace of the snapshot's, and end with it. Everything else about them is made
-//! as ever, by an init that has never been near the snapshot.
+//! A process can only be forked into namespaces below its own, so those of a snapshot lie within its
+//! user and its process namespace, and end with it. An origin has none of its own, so any sandbox
+//! will do. Everything else about them is made as ever, by an init that has never been near either.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -40,6 +40,8 @@ pub(super) struct Held {
     keeper: Pid,
     /// What such a sandbox is like.
     kind: Kind,
+    /// Whether they lie anywhere, and not within its own.
+    is_origin: bool,
     /// The sandbox for the next restore, made ahead.
     next: Option<Empty>,
 }
@@ -99,6 +101,7 @@ impl State {
                     orders: there,
                     answer,
                     given,
+                    is_origin: running.made.kind.is_origin,
                     tree: &self.tree,
                     leaf: running.made.leaf.name.clone(),
                     limits: running.made.limits,
@@ -106,9 +109,10 @@ impl State {
                 })
             }
             Some(keeper) => {
-                let kind = Kind { is_snapshot: false, ..running.made.kind };
-                running.held = Some(Held { orders, keeper, kind, next: None });
-                self.short.push(id);
+                let is_origin = running.made.kind.is_origin;
+                let kind = Kind { is_snapshot: false, is_origin: false, ..running.made.kind };
+                running.held = Some(Held { orders, keeper, kind, is_origin, next: None });
+                self.want_next(id);
                 Ok(())
             }
         }
@@ -136,18 +140,24 @@ impl State {
         let found = self.running.get_mut(&snapshot).and_then(|running| running.held.as_mut());
         let held = found.ok_or_else(|| NONE.to_owned())?;
         held.kind = kind;
-        if held.next.as_ref().is_some_and(|empty| empty.kind != kind) {
+        let is_origin = held.is_origin;
+        if is_origin {
+            self.stock.note(kind, spec.limits);
+        } else if held.next.as_ref().is_some_and(|empty| empty.kind != kind) {
             self.discard_next(snapshot);
         }
-        let ahead = self.take_next(snapshot);
-        self.short.push(snapshot);
+        let ahead = if is_origin { self.stock.take(kind) } else { self.take_next(snapshot) };
+        self.want_next(snapshot);
         if let Some(empty) = ahead
             && self.begin(id, snapshot, wanted, empty, &mut watch)?
         {
             return Ok(());
         }
-        let name = spec.name.clone();
-        let made = self.make_within(snapshot, kind, spec.limits, name, Some(watch.clone()));
+        let (name, watching) = (spec.name.clone(), Some(watch.clone()));
+        let made = match is_origin {
+            true => self.make(kind, spec.limits, name, None, watching),
+            false => self.make_within(snapshot, kind, spec.limits, name, watching),
+        };
         let empty = made.map_err(|Failure(message)| message)?;
         match self.begin(id, snapshot, wanted, empty, &mut watch) {
             Ok(false) => Err("it ended before it was built".to_owned()),
@@ -180,6 +190,14 @@ impl State {
             _ => self.discard(empty),
         }
         told.map_err(|Failure(message)| message)
+    }
+
+    /// Notes that a snapshot lacks what is made ahead for it.
+    fn want_next(&mut self, id: u64) {
+        let held = self.running.get(&id).and_then(|running| running.held.as_ref());
+        if held.is_some_and(|held| !held.is_origin) {
+            self.short.push(id);
+        }
     }
 
     fn order(

@@ -32,6 +32,12 @@ pub(super) fn place(calls: &mut Batch<'_>, given: &[RawFd], numbers: &[RawFd], r
     }
 }
 
+/// Meets files as root, whose cgroups are; only an origin may.
+pub(super) fn meet_files_as_root(calls: &mut Batch<'_>) {
+    // What it returns is who it was; where it failed the cgroup cannot be entered.
+    calls.attempt(libc::SYS_setfsuid, &[0]);
+}
+
 /// Takes the user, all capabilities, what Landlock says; the filter it has already.
 pub(super) fn confine(calls: &mut Batch<'_>, order: &Order, has_rules: bool) {
     calls.call(libc::SYS_setsid, &[], "setsid");

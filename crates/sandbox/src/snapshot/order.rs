@@ -33,7 +33,9 @@ pub(crate) struct Charge<'a> {
     pub(crate) answer: OwnedFd,
     /// Descriptors that the snapshot may have, as it was given them.
     pub(crate) given: Vec<RawFd>,
-    /// Its cgroup is divided, for those that it is forked into.
+    /// Whether it is in no user namespace of its own, and may enter any.
+    pub(crate) is_origin: bool,
+    /// A snapshot's cgroup is divided, for those that it is forked into.
     pub(crate) tree: &'a Tree,
     pub(crate) leaf: String,
     pub(crate) limits: Limits,

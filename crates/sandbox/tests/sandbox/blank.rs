@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
-use lacewing_sandbox::{Error, Event, Furnishing, Launcher, Mount, Sandbox, Spec};
+use lacewing_sandbox::{Error, Event, Furnishing, Launcher, Mount, Role, Sandbox, Spec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::support::{MIB, finish, groups, launcher_with, next, options, ready, shell};
@@ -25,7 +25,7 @@ struct Blank {
 impl Blank {
     fn start(launcher: &Launcher, script: &str) -> Self {
         let mut wanted = shell(script);
-        wanted.is_blank = true;
+        wanted.role = Role::Blank;
         wanted.limits.memory_bytes = 1024 * MIB;
         let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();

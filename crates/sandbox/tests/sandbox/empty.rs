@@ -5,7 +5,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 
 use lacewing_sandbox::{
-    CpuQuota, Event, Furnishing, Launcher, LauncherOptions, Limits, Part, Sandbox, Spec, TmpFs,
+    CpuQuota, Event, Furnishing, Launcher, LauncherOptions, Limits, Part, Role, Sandbox, Spec,
+    TmpFs,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -105,7 +106,7 @@ fn a_blank_one_gets_the_limits_of_its_function_also_if_it_was_made_with_them() {
     };
     let made_with = limits();
     let mut blank = shell("sleep 600");
-    blank.is_blank = true;
+    blank.role = Role::Blank;
     (blank.limits.memory_bytes, blank.limits.pids) = (1024 * MIB, 1024);
     let (sandbox, _output) = start(&launcher, &blank);
     ready(&sandbox);

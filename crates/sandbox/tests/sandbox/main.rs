@@ -12,6 +12,7 @@ mod empty;
 mod lifecycle;
 mod network;
 mod network_bench;
+mod origin;
 mod program;
 mod scratch;
 mod snapshot;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use lacewing_sandbox::{Event, Launcher, Sandbox, Spec};
+use lacewing_sandbox::{Event, Launcher, Role, Sandbox, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,26 +29,26 @@ while True:
 ";
 
 /// A program with the other ends of what it was given.
-struct Running {
-    sandbox: Sandbox,
-    frames: UnixStream,
+pub(crate) struct Running {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) frames: UnixStream,
     output: BufReader<std::fs::File>,
 }
 
 impl Running {
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    fn says(&mut self, expression: &str) -> String {
+    pub(crate) fn says(&mut self, expression: &str) -> String {
         self.frames.write_all(expression.as_bytes()).unwrap();
         self.line()
     }
 }
 
-fn begin(
+pub(crate) fn begin(
     spec: &Spec,
     start: impl FnOnce(&Spec, support::Passed) -> Result<Sandbox, lacewing_sandbox::Error>,
 ) -> Running {
@@ -61,7 +61,7 @@ fn begin(
     Running { sandbox, frames, output: BufReader::new(output.into()) }
 }
 
-fn python(init: &str) -> Spec {
+pub(crate) fn python(init: &str) -> Spec {
     let program = PROGRAM.replace("INIT", init);
     let mut wanted = spec(&["/usr/bin/python3", "-I", "-S", "-c", &program]);
     wanted.limits.memory_bytes = 128 * MIB;
@@ -70,8 +70,13 @@ fn python(init: &str) -> Spec {
 
 /// Starts a program and has it held; its verdict with it.
 fn snapshot(launcher: &Launcher, init: &str) -> (Running, Result<(), String>) {
+    hold(launcher, init, Role::Snapshot)
+}
+
+/// The same for a program that is there for something else.
+pub(crate) fn hold(launcher: &Launcher, init: &str, role: Role) -> (Running, Result<(), String>) {
     let mut wanted = python(init);
-    wanted.is_snapshot = true;
+    wanted.role = role;
     let mut running = begin(&wanted, |spec, fds| launcher.spawn(spec, fds));
     ready(&running.sandbox);
     assert_eq!(running.line(), "initialised");
@@ -93,14 +98,14 @@ fn held(launcher: &Launcher, init: &str) -> Running {
     running
 }
 
-fn restore(launcher: &Launcher, snapshot: &Running) -> Running {
+pub(crate) fn restore(launcher: &Launcher, snapshot: &Running) -> Running {
     let restored = begin(&python(""), |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
     ready(&restored.sandbox);
     restored
 }
 
 /// A launcher that can hold programs: as root, on a processor that we know.
-fn able() -> Option<Launcher> {
+pub(crate) fn able() -> Option<Launcher> {
     if !support::root() || !cfg!(target_arch = "x86_64") {
         support::skip("snapshots need root and x86-64");
         return None;
@@ -135,7 +140,7 @@ fn a_restored_program_goes_on_where_the_snapshot_stands() {
 }
 
 /// What a program can see of its own confinement, one line each.
-const CONFINEMENT: &str = "[l.strip() for l in open('/proc/self/status') if l.split(':')[0] in \
+pub(crate) const CONFINEMENT: &str = "[l.strip() for l in open('/proc/self/status') if l.split(':')[0] in \
     ('Uid','Gid','Groups','CapInh','CapPrm','CapEff','CapBnd','CapAmb','NoNewPrivs','Seccomp', \
     'Seccomp_filters','Threads','TracerPid')], sorted(os.listdir('/proc/self/fd')), \
     sorted(p for p in os.listdir('/proc') if p.isdigit())[0], os.getppid(), os.getcwd(), \
@@ -175,7 +180,7 @@ fn a_restored_program_has_what_the_kernel_knew_of_the_snapshot() {
 }
 
 /// What a program tries to do to others, and what it must hear.
-const ATTACKS: [(&str, &str); 12] = [
+pub(crate) const ATTACKS: [(&str, &str); 12] = [
     ("open('/tmp/own', 'w').write('x')", "1"),
     ("open('/dev/shm/own', 'w').write('x')", "1"),
     ("os.mkdir('/var/other')", "OSError(30"),

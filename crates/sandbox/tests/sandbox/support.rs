@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lacewing_sandbox::{
     Cpu, Error, Event, Identity, Isolation, Launcher, LauncherOptions, Limits, MemoryUse, Mount,
-    Network, NetworkOptions, Sandbox, ScratchOptions, Spec, TmpFs,
+    Network, NetworkOptions, Role, Sandbox, ScratchOptions, Spec, TmpFs,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -144,8 +144,7 @@ pub(crate) fn spec(argv: &[&str]) -> Spec {
         },
         listeners: Vec::new(),
         network: Network::None,
-        is_blank: false,
-        is_snapshot: false,
+        role: Role::Program,
     }
 }
 
