@@ -104,6 +104,8 @@ impl Bed {
             cgroup_parent: None,
             root: None,
             sources: vec![files.path().to_owned()],
+            shared: None,
+            origins: Vec::new(),
             scratch: (!arguments.tmp_in_memory).then_some(scratch),
             network: NetworkOptions::egress(),
             empty,

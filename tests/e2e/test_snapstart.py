@@ -203,7 +203,7 @@ def handler(event, context): return 1
     ("options", "message"),
     [
         ({"Runtime": "python3.11"}, "python3.11 is not supported for SnapStart enabled functions."),
-        ({"Runtime": "nodejs20.x"}, "nodejs20.x is not supported for SnapStart enabled functions."),
+        ({"Runtime": "nodejs18.x"}, "nodejs18.x is not supported for SnapStart enabled functions."),
         ({"Runtime": "provided.al2023"}, "provided.al2023 is not supported for SnapStart enabled functions."),
         ({"EphemeralStorage": {"Size": 513}}, "SnapStart does not support ephemeral storage greater than 512 MB."),
     ],
@@ -271,7 +271,7 @@ def test_the_latest_has_it_if_its_owner_says_so(own, tmp_path):
     [
         (RUNTIME, "always", "LACEWING_SNAP_START must be none or latest, not 'always'."),
         ("python3.11", "latest", "python3.11 is not supported for SnapStart enabled functions."),
-        ("nodejs20.x", "latest", "nodejs20.x is not supported for SnapStart enabled functions."),
+        ("nodejs18.x", "latest", "nodejs18.x is not supported for SnapStart enabled functions."),
     ],
 )
 def test_what_cannot_have_it_for_the_latest_is_refused_by_name(own, runtime, value, message):

@@ -74,11 +74,14 @@ impl Prepared {
             network: settings.network.bounds.clone(),
             blanks: settings.blanks,
             forks: settings.forks,
+            has_own_root: settings.sandbox_root.is_some(),
         };
         let premises = Premises::prepare(options, Arc::clone(&runtimes))
             .map_err(|source| StartError::Part { part: "runtime", source })?;
         let mut options = launcher_options(&settings, owner);
         options.sources = premises.sources();
+        options.shared = Some(premises.shared().to_owned());
+        options.origins = premises.origins();
         let launcher = Launcher::start(exe, &options).map_err(StartError::Launcher)?;
         keep_pages_small();
         let (socket, port) = bind(settings.listen)
@@ -111,6 +114,8 @@ pub(crate) fn launcher_options(settings: &Settings, owner: String) -> LauncherOp
         cgroup_parent: settings.cgroup_parent.clone(),
         root: settings.sandbox_root.clone(),
         sources: Vec::new(),
+        shared: None,
+        origins: Vec::new(),
         scratch: (settings.tmp == Tmp::Disk).then(|| ScratchOptions {
             dir: settings.data_dir.clone(),
             expected: lacewing_runtime::tmp_of(limits::EPHEMERAL_MB.0),

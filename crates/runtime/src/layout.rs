@@ -12,10 +12,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use lacewing_model::{Family, Network, RuntimeId, limits};
-use lacewing_sandbox::{CpuQuota, Furnishing, Identity, Limits, Mount, Role, Spec, TmpFs};
+use lacewing_sandbox::{
+    CpuQuota, Furnishing, Identity, Limits, Mount, OriginProgram, Role, Spec, TmpFs,
+};
 
 use crate::environment::{EXEC_WRAPPER, RUNTIME_API_PORT, RUNTIME_DIR, TASK_ROOT};
 use crate::etc;
+use crate::process::TELEMETRY_FD;
 use crate::runtimes::{Interpreter, Runtimes};
 
 /// Name of our Python bootstrap inside `/var/runtime`.
@@ -43,6 +46,8 @@ const SYSTEM: &str = "/usr";
 const SYSTEM_PROGRAMS: &[&str] = &["bin", "local/bin"];
 /// One inode of `/tmp` for so many bytes, as the usual Linux file systems have.
 const BYTES_PER_INODE: u64 = 16 * 1024;
+/// What has one processor's share.
+const USUAL_WEIGHT: u32 = 100;
 /// Length of a period of the hard processor bound.
 const PERIOD_US: u64 = 100_000;
 /// Files and directories below the run directory that are shared by all sandboxes.
@@ -115,6 +120,34 @@ impl Layout {
         Ok(Self { directory, etc, bootstraps, compiled, links, stand_ins, endpoint_port })
     }
 
+    /// The directory whose content is the same for all sandboxes.
+    pub(crate) fn shared(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What runs in an origin of an interpreter; its number is the MB of Node's heap.
+    pub(crate) fn origin(
+        &self,
+        interpreter: &Interpreter,
+        environment: Vec<(String, String)>,
+    ) -> OriginProgram {
+        let Spec { argv, env, cwd, mounts, mut limits, .. } = self.spec(Parts {
+            name: String::new(),
+            memory_mb: limits::MEMORY_MB.0,
+            ephemeral_mb: limits::EPHEMERAL_MB.0,
+            interpreter: Some(interpreter),
+            code: None,
+            environment,
+            network: Network::None,
+            role: Role::Origin,
+            is_framed: true,
+        });
+        // What is copied in it, one after the other, somebody may wait for.
+        limits.cpu_weight = USUAL_WEIGHT;
+        limits.cpu_quota = None;
+        OriginProgram { argv, env, cwd, mounts, limits, silent: vec![1, 2, TELEMETRY_FD] }
+    }
+
     /// The directories from which sandboxes get something, but for their code.
     pub(crate) fn sources(&self, runtimes: &Runtimes) -> Vec<PathBuf> {
         let of_own = runtimes.list().into_iter().filter(|one| !is_of_system(one));
@@ -141,7 +174,7 @@ impl Layout {
         if !is_framed {
             listeners.push(RUNTIME_API_PORT);
         }
-        let mut argv = arguments(memory_mb, interpreter, &self.compiled, &environment);
+        let mut argv = arguments(memory_mb, interpreter, role, &self.compiled, &environment);
         let mut limits = limits_of(memory_mb);
         if code.is_none() {
             argv.push(if role == Role::Origin { ORIGIN } else { BLANK }.to_owned());
@@ -263,6 +296,7 @@ fn bind(source: &Path, target: &str, exec: bool) -> Mount {
 fn arguments(
     memory_mb: u32,
     interpreter: Option<&Interpreter>,
+    role: Role,
     compiled: &BTreeMap<RuntimeId, String>,
     environment: &[(String, String)],
 ) -> Vec<String> {
@@ -280,12 +314,20 @@ fn arguments(
         }
         // V8 sizes its heap by the machine's memory unless it is told the function's.
         Family::Node | Family::Provided => {
-            let old = memory_mb * 9 / 10;
+            let mut old = old_space_mb(memory_mb).to_string();
+            if role == Role::Origin {
+                "{}".clone_into(&mut old);
+            }
             arguments.push(format!("--max-old-space-size={old}"));
             arguments.push(format!("{RUNTIME_DIR}/{NODE_BOOTSTRAP}"));
         }
     }
     arguments
+}
+
+/// The heap of a Node that has so much memory.
+pub(crate) fn old_space_mb(memory_mb: u32) -> u32 {
+    memory_mb * 9 / 10
 }
 
 /// The path of the interpreter that serves, inside.
@@ -343,7 +385,7 @@ mod tests {
             wrapper.map(|path| (EXEC_WRAPPER.to_owned(), path.to_owned())).into_iter().collect();
         let compiled = BTreeMap::from([(RuntimeId::python(3, 13), "compiled.pyc".to_owned())]);
         let memory_mb = testing::function(runtime).config.memory_mb;
-        arguments(memory_mb, interpreter, &compiled, &environment).join(" ")
+        arguments(memory_mb, interpreter, Role::Program, &compiled, &environment).join(" ")
     }
 
     #[test]

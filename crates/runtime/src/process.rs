@@ -71,7 +71,7 @@ pub(crate) struct Means<'a> {
     /// How many invocations a runtime that speaks the Runtime API serves at a time.
     pub(crate) seats: usize,
     /// From what it is restored, instead of being run.
-    pub(crate) snapshot: Option<&'a Process>,
+    pub(crate) snapshot: Option<&'a Sandbox>,
 }
 
 /// What came first.
@@ -123,7 +123,7 @@ impl Process {
         // The init phase has the whole processor, as on Lambda.
         let quota = spec.limits.cpu_quota.take();
         let asked = match means.snapshot {
-            Some(snapshot) => means.launcher.restore(snapshot.sandbox.get_ref(), &spec, fds),
+            Some(snapshot) => means.launcher.restore(snapshot, &spec, fds),
             None => means.launcher.spawn(&spec, fds),
         };
         let sandbox = asked.map_err(|error| fault("ask for a sandbox", error))?;
@@ -194,23 +194,17 @@ impl Process {
     }
 
     /// Has an initialised one held, for good; otherwise tells why it cannot be.
-    pub(crate) async fn hold(&self, deadline: Instant) -> Result<(), String> {
-        let holding = self.sandbox.get_ref().hold().map_err(|error| error.to_string())?;
-        let verdict = async {
-            let holding = watch(holding)?;
-            loop {
-                let mut guard = holding.readable().await?;
-                if let Some(verdict) = guard.get_inner().try_verdict()? {
-                    return io::Result::Ok(verdict);
-                }
-                guard.clear_ready();
-            }
-        };
-        match tokio::time::timeout_at(deadline, verdict).await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("it could not be held in time".to_owned()),
-        }
+    pub(crate) async fn hold(
+        &self,
+        may_have_threads: bool,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        hold(self.sandbox.get_ref(), may_have_threads, deadline).await
+    }
+
+    /// What is restored from it, if it is held.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        self.sandbox.get_ref()
     }
 
     /// Waits for the end of the init phase.
@@ -317,6 +311,61 @@ impl Process {
             tracing::warn!(name, "A killed sandbox is not gone yet.");
         }
         self.output.drain(log);
+    }
+}
+
+/// Has the program of a sandbox held, for good; otherwise tells why it cannot be.
+async fn hold(sandbox: &Sandbox, may_have_threads: bool, deadline: Instant) -> Result<(), String> {
+    let holding = sandbox.hold(may_have_threads).map_err(|error| error.to_string())?;
+    let verdict = async {
+        let holding = watch(holding)?;
+        loop {
+            let mut guard = holding.readable().await?;
+            if let Some(verdict) = guard.get_inner().try_verdict()? {
+                return io::Result::Ok(verdict);
+            }
+            guard.clear_ready();
+        }
+    };
+    match tokio::time::timeout_at(deadline, verdict).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it could not be held in time".to_owned()),
+    }
+}
+
+// === Origin ===
+
+/// An interpreter that stands, to be forked.
+#[derive(Debug)]
+pub(crate) struct Origin(AsyncFd<Sandbox>);
+
+impl Origin {
+    /// Starts one of the programs that the launcher knows, and has it held when it is warm; otherwise
+    /// tells why it cannot be.
+    pub(crate) async fn make(
+        launcher: &Launcher,
+        program: usize,
+        number: u32,
+        deadline: Instant,
+    ) -> Result<Self, String> {
+        let sandbox = launcher.origin(program, number).map_err(|error| error.to_string())?;
+        let sandbox = watch(sandbox).map_err(|error| error.to_string())?;
+        match tokio::time::timeout_at(deadline, ready(&sandbox)).await {
+            Ok(Ok(_)) => hold(sandbox.get_ref(), true, deadline).await.map(|()| Self(sandbox)),
+            Ok(Err(StartError::Platform(error))) => Err(error.chain()),
+            Ok(Err(StartError::Deadline)) | Err(_) => Err("it was not there in time".to_owned()),
+        }
+    }
+
+    /// What is forked.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        self.0.get_ref()
+    }
+
+    /// Whether nothing has been heard of its end.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.0.get_ref().try_event(), Ok(None))
     }
 }
 

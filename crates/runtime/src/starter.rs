@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use lacewing_model::{
-    ByteSize, Clock, Credentials, Error, Function, FunctionConfig, Network, NetworkBounds, Region,
-    Result, RuntimeId, Timestamp, limits,
+    ByteSize, Clock, Credentials, Error, Family, Function, FunctionConfig, Network, NetworkBounds,
+    Region, Result, RuntimeId, Timestamp, limits,
 };
-use lacewing_sandbox::{Launcher, Role, Spec};
+use lacewing_sandbox::{Launcher, OriginProgram, Role, Spec};
 use lacewing_store::Blobs;
 
 use crate::blanks::{BlankCounts, Blanks, Kind};
@@ -28,7 +28,7 @@ use crate::failure::Failure;
 use crate::instance::Instance;
 use crate::layout::{Layout, Parts};
 use crate::log::{self, LogReceiver, LogSender, LogWriter};
-use crate::origins::Origins;
+use crate::origins::{self, Origins, Programs};
 use crate::package::{Package, Packages};
 use crate::platform_log::{self, Event, InitStart, Initialization, Phase, Status};
 use crate::process::{First, Means, Process, StartError, TELEMETRY_FD};
@@ -61,6 +61,8 @@ pub struct Options {
     pub blanks: usize,
     /// Whether they are forked from a warm interpreter where they can be.
     pub forks: bool,
+    /// Whether another tree takes the place of the host's programs.
+    pub has_own_root: bool,
 }
 
 /// What to start.
@@ -83,6 +85,9 @@ pub struct Premises {
     options: Options,
     runtimes: Arc<Runtimes>,
     layout: Layout,
+    /// What can be an origin, in the launcher's order.
+    origins: Vec<OriginProgram>,
+    programs: Programs,
 }
 
 /// Makes Instances; cheap to clone.
@@ -102,8 +107,8 @@ struct Shared {
     endpoints: mpsc::Sender<EndpointListener>,
     logs: LogSender,
     blanks: Blanks,
-    /// Whether there shall be origins.
-    forks: bool,
+    /// Which program of the launcher's an interpreter is forked from, or why it cannot be.
+    programs: Programs,
     origins: Origins,
     snapshots: Snapshots,
     /// What is to be made ahead.
@@ -141,7 +146,18 @@ impl Premises {
             .map_err(|error| Error::internal("prepare the code directory", error))?;
         let layout = Layout::prepare(&options.run_dir, &runtimes, options.endpoint_port)
             .map_err(|error| Error::internal("prepare the run directory", error))?;
-        Ok(Self { options, runtimes, layout })
+        let (origins, programs) = origins::programs(&options, &runtimes, &layout);
+        Ok(Self { options, runtimes, layout, origins, programs })
+    }
+
+    /// What all sandboxes have in common; the launcher keeps what is in it now.
+    pub fn shared(&self) -> &Path {
+        self.layout.shared()
+    }
+
+    /// What can be an origin.
+    pub fn origins(&self) -> Vec<OriginProgram> {
+        self.origins.clone()
     }
 
     /// The directories from which something is mounted into sandboxes; all of them exist.
@@ -165,8 +181,8 @@ impl Starter {
         blobs: Arc<dyn Blobs>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, EndpointListeners, LogReceiver)> {
-        let Premises { options, runtimes, layout } = premises;
-        let Options { code_dir, endpoint_port, region, network, blanks, forks, .. } = options;
+        let Premises { options, runtimes, layout, programs, .. } = premises;
+        let Options { code_dir, endpoint_port, region, network, blanks, .. } = options;
         let packages = Packages::open(code_dir, blobs)
             .map_err(|error| Error::internal("prepare the code directory", error))?;
         let (endpoints, listeners) = endpoint::channel();
@@ -184,7 +200,7 @@ impl Starter {
             endpoints,
             logs,
             blanks: Blanks::new(blanks),
-            forks,
+            programs,
             origins: Origins::default(),
             snapshots: Snapshots::default(),
             expected: Mutex::default(),
@@ -443,7 +459,8 @@ impl Blueprint {
                     First::Came(Readiness::Ready) => {
                         let (initialization, took) = (self.initialization(), began.elapsed());
                         log.platform(&Event::InitReport { initialization, took, phase, status });
-                        process.hold(deadline).await.map_err(Lack::Unfit).map(|()| process)
+                        let held = process.hold(self.may_have_threads(), deadline).await;
+                        held.map_err(Lack::Unfit).map(|()| process)
                     }
                     // An Instance that is started as ever says what.
                     _ => Err(Lack::Failed("its initialisation failed".to_owned())),
@@ -463,6 +480,11 @@ impl Blueprint {
         taken
     }
 
+    /// Whether its threads can be made anew in copies: Python takes them for ended after a fork.
+    fn may_have_threads(&self) -> bool {
+        self.serving().family == Family::Node
+    }
+
     /// Forks the snapshot into a sandbox of its own.
     async fn restore(
         &self,
@@ -471,7 +493,7 @@ impl Blueprint {
     ) -> std::result::Result<Process, StartError> {
         let environment = self.environment();
         let mut means = self.shared.means(true);
-        means.snapshot = Some(snapshot);
+        means.snapshot = Some(snapshot.sandbox());
         let mut process = Process::start(self.spec(environment.clone()), means, deadline).await?;
         process.restored(&environment, Arc::clone(snapshot)).await;
         Ok(process)

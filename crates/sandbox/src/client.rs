@@ -128,6 +128,13 @@ impl Launcher {
         self.ask(spec, fds, |id, spec, fds| Request::Spawn { id, spec, fds })
     }
 
+    /// Makes an origin of one of [`LauncherOptions::origins`], with a number for its arguments. It is to be
+    /// held ([`Sandbox::hold`]) and then restored.
+    pub fn origin(&self, program: usize, number: u32) -> Result<Sandbox, Error> {
+        let name = format!("origin of program {program}");
+        self.send(name, &[], |id| Request::Origin { id, program, number })
+    }
+
     /// The same, but instead of running a program the snapshot is forked, which got descriptors of the
     /// same numbers. It lies within the snapshot's sandbox and ends with that.
     pub fn restore(
@@ -152,21 +159,31 @@ impl Launcher {
     ) -> Result<Sandbox, Error> {
         let numbers: Vec<RawFd> = fds.iter().map(|(_, number)| *number).collect();
         spec.check(&numbers).map_err(Error::Invalid)?;
+        let rights: Vec<BorrowedFd<'_>> = fds.iter().map(|(fd, _)| fd.as_fd()).collect();
+        let spec = Box::new(spec.clone());
+        self.send(spec.name.clone(), &rights, |id| request(id, spec, numbers))
+    }
+
+    fn send(
+        &self,
+        name: String,
+        fds: &[BorrowedFd<'_>],
+        request: impl FnOnce(u64) -> Request,
+    ) -> Result<Sandbox, Error> {
         let flags = SocketFlags::CLOEXEC;
         let (status, inside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|error| Error::Send(error.into()))?;
         rustix::io::ioctl_fionbio(&status, true).map_err(|error| Error::Send(error.into()))?;
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let request = request(id, Box::new(spec.clone()), numbers);
         let mut rights: Vec<BorrowedFd<'_>> = vec![inside.as_fd()];
-        rights.extend(fds.iter().map(|(fd, _)| fd.as_fd()));
-        let bytes = serde_json::to_vec(&request).map_err(|error| Error::Send(error.into()))?;
+        rights.extend(fds);
+        let bytes = serde_json::to_vec(&request(id)).map_err(|error| Error::Send(error.into()))?;
         if bytes.len() > MESSAGE_LIMIT {
             return Err(Error::TooLarge { size: bytes.len(), limit: MESSAGE_LIMIT });
         }
         let sent = send_bytes(self.shared.socket.as_fd(), &bytes, &rights, SendFlags::empty());
         sent.map_err(refused)?;
-        Ok(Sandbox::new(status, spec.name.clone(), id, Arc::clone(&self.shared)))
+        Ok(Sandbox::new(status, name, id, Arc::clone(&self.shared)))
     }
 
     /// Ends every sandbox and the launcher, and waits until they are gone.
@@ -182,8 +199,13 @@ impl Control {
         set_socket_timeout(&self.socket, Timeout::Send, Some(SEND_TIME))
             .and_then(|()| set_socket_timeout(&self.socket, Timeout::Recv, Some(START_TIME)))
             .map_err(|error| Error::Start(error.into()))?;
-        send(self.socket.as_fd(), &Request::Options(options.clone()), &[], SendFlags::empty())
-            .map_err(Error::Start)?;
+        send(
+            self.socket.as_fd(),
+            &Request::Options(Box::new(options.clone())),
+            &[],
+            SendFlags::empty(),
+        )
+        .map_err(Error::Start)?;
         let mut buffer = vec![0; MESSAGE_LIMIT];
         match receive(self.socket.as_fd(), &mut buffer, RecvFlags::empty()) {
             Ok(Some((Greeting::Serving(report), fds))) => {
@@ -205,9 +227,14 @@ impl Control {
         send(self.socket.as_fd(), &request, &[], SendFlags::empty()).map_err(refused)
     }
 
-    pub(crate) fn hold(&self, id: u64, answer: BorrowedFd<'_>) -> Result<(), Error> {
-        send(self.socket.as_fd(), &Request::Hold { id }, &[answer], SendFlags::empty())
-            .map_err(refused)
+    pub(crate) fn hold(
+        &self,
+        id: u64,
+        may_have_threads: bool,
+        answer: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let request = Request::Hold { id, may_have_threads };
+        send(self.socket.as_fd(), &request, &[answer], SendFlags::empty()).map_err(refused)
     }
 
     pub(crate) fn kill(&self, id: u64, flags: SendFlags) -> io::Result<()> {

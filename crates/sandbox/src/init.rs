@@ -317,10 +317,25 @@ fn serve(
         let data = epoll::EventData::new_u64(token);
         epoll::add(&events, fd, data, epoll::EventFlags::IN).step("epoll")?;
     }
+    let watched = watch(plan, task, signals, &events, &worker);
+    if plan.kind.is_origin {
+        origin::end(worker.pid);
+    }
+    watched
+}
+
+/// Stays with the program until it ends; `None` when nobody wants it any more.
+fn watch(
+    plan: &Plan<'_>,
+    task: &mut Task,
+    signals: BorrowedFd<'_>,
+    events: &OwnedFd,
+    worker: &worker::Worker,
+) -> Result<Option<Ended>, Failure> {
     let mut is_blank = task.spec.role == Role::Blank;
     loop {
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); 3];
-        let ready: Vec<u64> = match epoll::wait(&events, &mut space, None) {
+        let ready: Vec<u64> = match epoll::wait(events, &mut space, None) {
             Err(rustix::io::Errno::INTR) => continue,
             waited => waited.step("epoll")?.0.iter().map(|event| event.data.u64()).collect(),
         };

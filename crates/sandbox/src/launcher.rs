@@ -10,6 +10,7 @@ mod building;
 mod empty;
 mod host;
 mod lost;
+mod origins;
 mod owner;
 mod snapshots;
 mod uids;
@@ -19,10 +20,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use crate::cgroup::LeafName;
@@ -31,6 +33,7 @@ use crate::root::Template;
 use crate::scratch::Scratch;
 use crate::seccomp::Program;
 use crate::sources::Sources;
+use crate::spec::Role;
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive, send};
 use crate::{Cpu, CpuQuota, LauncherOptions, Spec, cgroup};
 
@@ -115,6 +118,10 @@ struct Running {
     /// Descriptors of its program, if that is to be held.
     given: Option<Vec<RawFd>>,
     held: Option<Held>,
+    /// This end of an origin's socket, for its keeper.
+    frames: Option<OwnedFd>,
+    /// Of the origin that was forked into it: what it runs lies on these mounts.
+    _mounts: Option<Rc<OwnedFd>>,
 }
 
 impl State {
@@ -209,7 +216,8 @@ impl State {
             Request::Restore { id, snapshot, spec, fds: numbers } => {
                 self.restore(id, snapshot, spec, fds, &numbers);
             }
-            Request::Hold { id } => self.hold(id, fds),
+            Request::Origin { id, program, number } => self.make_origin(id, program, number, fds),
+            Request::Hold { id, may_have_threads } => self.hold(id, may_have_threads, fds),
             Request::Furnish { id, furnishing } => self.furnish(id, &furnishing),
             Request::Kill { id } => self.kill(id),
             Request::Terminate { id } => {
@@ -237,6 +245,11 @@ impl State {
 
     fn kill(&self, id: u64) {
         if let Some(running) = self.running.get(&id) {
+            if running.made.kind.is_origin {
+                // No process namespace ends with its init, which has to see to that.
+                shutdown(&running.made.go, Shutdown::Both).ok();
+                return;
+            }
             self.tree.thaw(&running.made.leaf);
             // Init's end is the end of all; it may have come already.
             pidfd_send_signal(&running.made.pidfd, Signal::KILL).ok();
@@ -320,6 +333,10 @@ fn wanted(spec: Box<Spec>, mut fds: Vec<OwnedFd>, numbers: &[RawFd]) -> Option<W
         return None;
     }
     let status = fds.remove(0);
+    if spec.role == Role::Origin {
+        failed(&status, "an origin is made of what the launcher was told at its start".to_owned());
+        return None;
+    }
     if let Err(message) = spec.check(numbers) {
         failed(&status, message);
         return None;

@@ -63,8 +63,8 @@ pub use network::{
 pub use report::{Feature, Report};
 pub use sandbox::{Event, Holding, MemoryUse, Sandbox};
 pub use spec::{
-    Cpu, CpuQuota, Furnishing, Identity, Isolation, LauncherOptions, Limits, Mount, Role,
-    ScratchOptions, Spec, TmpFs,
+    Cpu, CpuQuota, Furnishing, Identity, Isolation, LauncherOptions, Limits, Mount, OriginProgram,
+    Role, ScratchOptions, Spec, TmpFs,
 };
 pub use surrender::{Keep, surrender, surrenderable};
 pub use timing::Part;

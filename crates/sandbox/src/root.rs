@@ -14,7 +14,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -119,6 +119,37 @@ fn enter_template() -> Result<(), Failure> {
     rustix::process::pivot_root(".", ".").step("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).step("let go of the host's root")?;
     rustix::process::chdir("/").step("enter the root")
+}
+
+/// Covers a directory, for this mount namespace, with a copy of what is in it now.
+pub(crate) fn preserve(directory: &Path) -> Result<(), Failure> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make mounts private")?;
+    let copied = tmpfs(64 << 20, 1 << 16, 0o755, None).and_then(|tmpfs| {
+        let place = format!("/proc/self/fd/{}", tmpfs.as_raw_fd());
+        copy_all(directory, Path::new(&place))?;
+        sys::mount_setattr(tmpfs.as_fd(), READ_ONLY | NO_SUID | NO_DEV, false)?;
+        attach(&tmpfs, directory)
+    });
+    copied.step_of("copy", directory.display())
+}
+
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let found = entry.metadata()?;
+        if found.is_dir() {
+            fs::create_dir(&target)?;
+            copy_all(&source, &target)?;
+            fs::set_permissions(&target, found.permissions())?;
+        } else if found.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a `/proc` without processes at a place: that of a namespace that ends with its maker.

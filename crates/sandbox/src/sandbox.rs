@@ -128,16 +128,17 @@ impl Sandbox {
         self.control.furnish(self.id, furnishing)
     }
 
-    /// Has the program held, for good, as soon as it waits for its next frame: it becomes a snapshot.
+    /// Has the program held, for good, as soon as it waits for its next frame: it becomes a snapshot. If it may
+    /// have threads they must come to wait, and each copy has the like of them.
     ///
     /// # Errors
     /// If that cannot be asked for.
-    pub fn hold(&self) -> Result<Holding, Error> {
+    pub fn hold(&self, may_have_threads: bool) -> Result<Holding, Error> {
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (socket, there) = socketpair(AddressFamily::UNIX, kind, flags, None)
             .map_err(|error| Error::Send(error.into()))?;
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| Error::Send(error.into()))?;
-        self.control.hold(self.id, there.as_fd())?;
+        self.control.hold(self.id, may_have_threads, there.as_fd())?;
         Ok(Holding(socket))
     }
 

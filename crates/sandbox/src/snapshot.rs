@@ -20,11 +20,14 @@
 
 mod batch;
 mod confinement;
+mod descriptors;
 mod fitness;
 mod order;
 mod remote;
+mod threads;
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -42,11 +45,15 @@ use crate::sys::trace;
 use crate::wire::{Line, MESSAGE_LIMIT, Verdict, receive, send};
 
 use batch::Batch;
-pub(crate) use order::{Charge, Order};
+use descriptors::Own;
+pub(crate) use order::{Charge, FRAMES, Order};
 use remote::Remote;
+use threads::Others;
 
 /// How long a snapshot may take to wait for what comes next.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an interpreter may take to warm up.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// Where descriptors are on their way to their place.
 const TRANSIT: RawFd = 128;
 /// The kinds of namespaces in the order in which they are entered: only who is in the user namespace
@@ -55,7 +62,8 @@ pub(crate) const NAMESPACES: [&str; 7] = ["user", "mnt", "net", "ipc", "uts", "c
 
 /// Holds the program of a sandbox until nobody wants it any more.
 pub(crate) fn run(charge: &Charge<'_>) -> ! {
-    let kept = [charge.orders.as_raw_fd(), charge.answer.as_raw_fd()];
+    let mut kept = vec![charge.orders.as_raw_fd(), charge.answer.as_raw_fd()];
+    kept.extend(charge.frames.as_ref().map(AsRawFd::as_raw_fd));
     let began = sys::close_all_but(&kept).step("close descriptors").and_then(|()| {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the keeper")?;
         set_parent_process_death_signal(Some(Signal::KILL)).step("PDEATHSIG")
@@ -67,24 +75,24 @@ pub(crate) fn run(charge: &Charge<'_>) -> ! {
     };
     // Whoever asked may have gone.
     send(charge.answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
-    let Ok(snapshot) = held else { sys::exit_now(0) };
+    let Ok(standing) = held else { sys::exit_now(0) };
+    let snapshot = &standing.remote;
     let Ok(program) = pidfd_open(snapshot.pid(), PidfdFlags::empty()) else { sys::exit_now(0) };
-    let (mut buffer, mut spare) = (vec![0; MESSAGE_LIMIT], copy(&snapshot).ok());
+    let (mut buffer, mut spare) = (vec![0; MESSAGE_LIMIT], copy(snapshot).ok());
     while waits_for_order(&charge.orders, &program)
         && let Ok(Some((order, fds))) =
             receive::<Order>(charge.orders.as_fd(), &mut buffer, RecvFlags::empty())
     {
         let mut fds = fds.into_iter();
         let Some((line, init)) = fds.next().zip(fds.next()) else { continue };
-        let from = Source { snapshot: &snapshot, is_origin: charge.is_origin };
-        let word = match fork(&from, spare.take(), &order, &line, &init, fds) {
+        let word = match fork(&standing, spare.take(), &order, &line, &init, fds) {
             Ok(pid) => Line::Adopted { pid },
             Err(Failure(message)) => Line::Failed { message },
         };
         // The other sandbox may be gone already.
         send(line.as_fd(), &word, &[], SendFlags::DONTWAIT).ok();
         // The next is told why there is none.
-        spare = copy(&snapshot).ok();
+        spare = copy(snapshot).ok();
     }
     sys::exit_now(0)
 }
@@ -102,8 +110,22 @@ fn waits_for_order(orders: &OwnedFd, program: &OwnedFd) -> bool {
     }
 }
 
+/// A process that stands for good, and what each copy of it takes to be whole.
+#[derive(Debug)]
+struct Standing {
+    remote: Remote,
+    is_origin: bool,
+    own: Own,
+    threads: Others,
+    /// Mappings that it kept from its forks, and its copies shall keep from theirs.
+    left_out: Vec<Range<u64>>,
+}
+
 /// Stops the program while it waits for its next frame, and sees whether it can be forked.
-fn hold(charge: &Charge<'_>) -> Result<Remote, Failure> {
+fn hold(charge: &Charge<'_>) -> Result<Standing, Failure> {
+    if let Some(frames) = &charge.frames {
+        wait_until_ready(frames)?;
+    }
     let program = fitness::only_program(charge.init)?;
     trace::seize(program).step("hold the program")?;
     let until = Instant::now() + PATIENCE;
@@ -122,8 +144,10 @@ fn hold(charge: &Charge<'_>) -> Result<Remote, Failure> {
         trace::resume(program).step("resume the program")?;
         std::thread::sleep(Duration::from_millis(1));
     };
-    // Again, as nothing can change any more.
-    fitness::check(charge.init, program, &charge.given)?;
+    let threads =
+        if charge.may_have_threads { threads::stop_others(program)? } else { Others::default() };
+    // Only now, as nothing can change any more.
+    let own = fitness::check(charge.init, program, &charge.given, charge.may_have_threads)?;
     let Charge { tree, leaf, limits, host, .. } = charge;
     if charge.is_origin {
         // It has no /proc of its own to do so.
@@ -135,7 +159,35 @@ fn hold(charge: &Charge<'_>) -> Result<Remote, Failure> {
     let stopped = Remote::of_stopped(program, registers)?;
     // Only now: of its own it does nothing any more.
     trace::suspend_filter(program).step("suspend its filter")?;
-    stopped.into_snapshot()
+    let remote = stopped.into_snapshot()?;
+    let left_out = fitness::left_out(program)?;
+    advise(&remote, &left_out, libc::MADV_DOFORK)?;
+    Ok(Standing { remote, is_origin: charge.is_origin, own, threads, left_out })
+}
+
+/// Waits until an origin says that it has warmed up; what it says is a frame without a body.
+fn wait_until_ready(frames: &OwnedFd) -> Result<(), Failure> {
+    const READY: [u8; 5] = [1, 0, 0, 0, 1];
+    let most = Timespec::try_from(WARM_UP).ok();
+    let mut ready = [PollFd::new(frames, PollFlags::IN)];
+    poll(&mut ready, most.as_ref()).step("wait for the program")?;
+    let mut said = [0; READY.len()];
+    let has_said = ready[0].revents().contains(PollFlags::IN)
+        && rustix::io::read(frames, &mut said).is_ok_and(|read| read == READY.len());
+    if has_said && said == READY {
+        return Ok(());
+    }
+    Err(Failure("it did not get ready".to_owned()))
+}
+
+/// Says for each mapping what shall become of it in a fork.
+fn advise(remote: &Remote, mappings: &[Range<u64>], advice: i32) -> Result<(), Failure> {
+    let mut calls = Batch::of(remote);
+    for mapping in mappings {
+        let arguments = [mapping.start, mapping.end - mapping.start, advice.arg()];
+        calls.call(libc::SYS_madvise, &arguments, "say what is forked");
+    }
+    calls.run()
 }
 
 /// A process that ends unless it has got where it should.
@@ -168,23 +220,17 @@ fn copy(snapshot: &Remote) -> Result<Passing, Failure> {
     snapshot.fork_brother().step("fork the snapshot").map(Passing::of)
 }
 
-/// What is forked.
-#[derive(Debug)]
-struct Source<'a> {
-    snapshot: &'a Remote,
-    is_origin: bool,
-}
-
 /// Puts a copy of the snapshot into the sandbox at the other end of the line; returns the program's id
 /// there.
 fn fork(
-    Source { snapshot, is_origin }: &Source<'_>,
+    standing: &Standing,
     spare: Option<Passing>,
     order: &Order,
     line: &OwnedFd,
     init: &OwnedFd,
     given: impl Iterator<Item = OwnedFd>,
 ) -> Result<i32, Failure> {
+    let Standing { remote: snapshot, is_origin, own, threads, left_out } = standing;
     // Its init must have mounted everything, and says so with what its program may touch.
     let mut buffer = vec![0; MESSAGE_LIMIT];
     let fitted =
@@ -244,13 +290,18 @@ fn fork(
     let remote = &program.remote;
     let mut calls = Batch::of(remote);
     confinement::place(&mut calls, given, &order.fds, rules);
+    own.remake(&mut calls, &order.fds);
     confinement::confine(&mut calls, order, !rules.is_empty());
     confinement::enter_directory(&mut calls, snapshot.pid())?;
     remote.remind(&mut calls);
     calls.run()?;
     let namespaces = sent.get(..NAMESPACES.len()).ok_or_else(few)?;
-    let pid = fitness::verify(remote.pid(), order, namespaces)?;
-    remote.go_on().step("let the program go on")?;
+    let pid = fitness::verify(remote.pid(), order, namespaces, own)?;
+    advise(remote, left_out, libc::MADV_DONTFORK)?;
+    // As soon as one of them runs nothing more may be done in any: it could change what is done.
+    let others = threads.remake(remote)?;
+    remote.prepare().step("let the program go on")?;
+    others.iter().chain([remote]).try_for_each(Remote::release).step("let go of the program")?;
     program.arrived();
     Ok(pid)
 }

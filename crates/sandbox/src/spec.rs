@@ -2,6 +2,7 @@
 //!
 //! Plain data that travels as JSON from the server to the launcher; nothing here acts.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,10 @@ pub struct LauncherOptions {
     pub root: Option<PathBuf>,
     /// Existing directories below which sources of [`Mount::Bind`] may lie; all others are refused.
     pub sources: Vec<PathBuf>,
+    /// One of them, of which sandboxes get what is in it at the start, whoever writes in it later.
+    pub shared: Option<PathBuf>,
+    /// Programs that may become origins.
+    pub origins: Vec<OriginProgram>,
     /// Where `/tmp` directories are kept on disk; in memory when absent.
     pub scratch: Option<ScratchOptions>,
     /// How sandboxes get out.
@@ -35,6 +40,48 @@ pub struct LauncherOptions {
     /// How many empty sandboxes, of the kind that was asked for last, wait for what is to run in
     /// them.
     pub empty: usize,
+}
+
+/// A program that may become an origin: the server, which may be told to ask for anything, cannot choose what
+/// runs there.
+///
+/// It has nothing open but `/dev/null` and the other end of its keeper's socket.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginProgram {
+    /// As in [`Spec::argv`]; `{}` in it stands for the number with which it is asked for.
+    pub argv: Vec<String>,
+    /// As in [`Spec::env`].
+    pub env: Vec<(String, String)>,
+    /// As in [`Spec::cwd`].
+    pub cwd: String,
+    /// As in [`Spec::mounts`].
+    pub mounts: Vec<Mount>,
+    /// As in [`Spec::limits`].
+    pub limits: Limits,
+    /// Numbers of the descriptors that are `/dev/null`.
+    pub silent: Vec<RawFd>,
+}
+
+impl OriginProgram {
+    /// Where it is to run.
+    pub(crate) fn spec(&self, name: String, number: u32) -> Spec {
+        let number = number.to_string();
+        Spec {
+            name,
+            hostname: "origin".to_owned(),
+            argv: self.argv.iter().map(|text| text.replace("{}", &number)).collect(),
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            mounts: self.mounts.clone(),
+            tmp: TmpFs { bytes: 0, inodes: 0 },
+            identity: Identity::default(),
+            limits: self.limits,
+            listeners: Vec::new(),
+            network: Network::None,
+            role: Role::Origin,
+        }
+    }
 }
 
 /// How the `/tmp` directories are kept on disk.

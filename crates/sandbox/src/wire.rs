@@ -27,13 +27,15 @@ pub(crate) const FDS_LIMIT: usize = 64;
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Request {
     /// The first message.
-    Options(LauncherOptions),
+    Options(Box<LauncherOptions>),
     /// Build a sandbox; descriptors: its status socket, then one for each number in `fds`.
     Spawn { id: u64, spec: Box<Spec>, fds: Vec<RawFd> },
-    /// The same within a snapshot, which is forked instead of running a program.
+    /// Make an origin of one of the programs of the options; descriptor: its status socket.
+    Origin { id: u64, program: usize, number: u32 },
+    /// The same within a snapshot, or from an origin, which is forked instead of running a program.
     Restore { id: u64, snapshot: u64, spec: Box<Spec>, fds: Vec<RawFd> },
     /// Hold the program of a sandbox as a snapshot; descriptor: what gets the [`Verdict`].
-    Hold { id: u64 },
+    Hold { id: u64, may_have_threads: bool },
     /// Furnish a blank one.
     Furnish { id: u64, furnishing: Box<Furnishing> },
     /// Kill everything in it.

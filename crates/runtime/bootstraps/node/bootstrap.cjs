@@ -2,7 +2,8 @@
 // Runs the handler of one Lambda function under Node.js 18 or later.
 //
 // Started as `node /var/runtime/bootstrap.cjs` with the socket to the server as file descriptor 3.
-// With the argument `blank` it first waits for a function. It loads the handler that `_HANDLER` names, says so, and then answers one invocation after another
+// With the argument `blank` it first waits for a function; with `origin` it stands before that, and goes on in
+// copies of itself. It loads the handler that `_HANDLER` names, says so, and then answers one invocation after another
 // until the socket ends. What a handler can observe (module lookup, context object, error documents,
 // console, when an invocation is over) is as Lambda's own runtime has it; the yardstick is the npm
 // package `aws-lambda-ric`.
@@ -20,7 +21,7 @@ const path = require('path');
 const util = require('util');
 
 const SOCKET = 3;
-const INVOKE = 1, BECOME = 2;
+const INVOKE = 1, BECOME = 2, RESTORE = 3;
 const READY = 1, INIT_ERROR = 2, RESPONSE = 3, ERROR = 4, STREAM = 5, PIECE = 6, END = 7;
 const MOST_IN_A_PIECE = 65536;
 const MOST_IN_A_FRAME = 0xffff0000;
@@ -116,26 +117,79 @@ function collect() {
   gc({ type: 'minor' });
 }
 
-function become() {
-  for (const name of WARM) require(name);
-  loadFirst();
-  collect();
+/** Says that all is ready and waits for a frame of this kind; gives its end. */
+function frameWhenReady(kind) {
   send(READY, '');
   const end = receive();
   if (end === 0) process.exit(0);
-  if (frame[4] !== BECOME) process.exit(1);
+  if (frame[4] !== kind) process.exit(1);
+  return end;
+}
+
+/** Stands for good, and returns in each copy: docs/design/017-origins.md. */
+function standAsOrigin() {
+  frameWhenReady(RESTORE);
+  makeUnique(false);
+  loadFirst(); // touches, and thereby copies, what an invocation would touch
+}
+
+/** Draws anew what was drawn for all copies, and says what is different in each. */
+function makeUnique(drewAhead) {
+  const { randomInt, randomUUID } = require('crypto');
+  // They draw ahead, so many at a time.
+  if (drewAhead) {
+    for (let left = 128; left > 0; left--) randomUUID();
+    for (let left = 1024; left > 0; left--) randomInt(2);
+  }
+  if (process.moduleLoadList?.includes('NativeModule dns')) {
+    const dns = require('dns');
+    dns.setServers(dns.getServers()); // asks with numbers of its own
+  }
+  const [pid] = /\d+/.exec(fs.readlinkSync('/proc/self'));
+  Object.defineProperty(process, 'pid', { ...Object.getOwnPropertyDescriptor(process, 'pid'), value: Number(pid) });
+  // There was no /proc that would have told it.
+  process.execPath = process.argv[0] = fs.readlinkSync('/proc/self/exe');
+  // V8 keeps the state of its own in the heap, which all copies have. Workers have heaps of their own.
+  let [a, b, c, d] = require('crypto').randomFillSync(new Uint32Array(4));
+  // xoshiro128+ by David Blackman and Sebastiano Vigna, https://prng.di.unimi.it/xoshiro128plus.c
+  const next = () => {
+    const sum = (a + d) >>> 0, shifted = b << 9;
+    c ^= a;
+    d ^= b;
+    b ^= c;
+    a ^= d;
+    c ^= shifted;
+    d = (d << 11) | (d >>> 21);
+    return sum;
+  };
+  const random = (() => ((next() >>> 5) * 0x4000000 + (next() >>> 6)) / 0x20000000000000).bind();
+  Object.defineProperty(random, 'name', { value: 'random', configurable: true });
+  Math.random = random;
+  Object.defineProperty(Math, 'random', { enumerable: false });
+}
+
+function become(isOrigin) {
+  for (const name of WARM) {
+    // Whoever asks resolvers has drawn numbers for that already.
+    if (!isOrigin || name !== 'dns') require(name);
+  }
+  loadFirst();
+  collect();
+  if (isOrigin) standAsOrigin();
+  const end = frameWhenReady(BECOME);
+  setEnvironment(end);
+  process.chdir(process.env.LAMBDA_TASK_ROOT);
+}
+
+function setEnvironment(end) {
   for (const name of Object.keys(process.env)) delete process.env[name];
   for (const pair of frame.toString('utf8', 5, end).split('\0')) {
     const at = pair.indexOf('=');
     process.env[pair.slice(0, at)] = pair.slice(at + 1);
   }
-  process.chdir(process.env.LAMBDA_TASK_ROOT);
 }
 
-if (process.argv[2] === 'blank') {
-  process.argv.splice(2);
-  become();
-}
+if (process.argv[2] === 'blank' || process.argv[2] === 'origin') become(process.argv.splice(2)[0] === 'origin');
 
 const taskRoot = process.env.LAMBDA_TASK_ROOT ?? '/var/task';
 const nodeVersion = Number(/nodejs(\d+)/.exec(process.env.AWS_EXECUTION_ENV ?? '')?.[1] ??
@@ -333,6 +387,8 @@ const PRELUDE_TYPE = 'application/vnd.awslambda.http-integration-response';
 function defineAwsLambda() {
   if (['1', 'true'].includes(process.env.AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA)) return;
   globalThis.awslambda = {
+    registerBeforeSnapshot: (hook, ...values) => beforeSnapshot.push(() => hook(...values)),
+    registerAfterRestore: (hook, ...values) => afterRestore.push(() => hook(...values)),
     streamifyResponse(handler, options) {
       handler[STREAMING] = 'response';
       if (typeof options?.highWaterMark === 'number') handler[HIGH_WATER_MARK] = Math.trunc(options.highWaterMark);
@@ -752,6 +808,22 @@ function receiveOrExit() {
   return end;
 }
 
+// --- Snapshots ------------------------------------------------------------------------------------
+// A version with SnapStart is initialised once. It then stands, is held and copied; a copy goes on with a
+// frame that brings its environment.
+
+const beforeSnapshot = [], afterRestore = [];
+
+/** Stands as a snapshot; goes on in each copy. */
+async function standAsSnapshot() {
+  while (beforeSnapshot.length > 0) await beforeSnapshot.pop()();
+  setEnvironment(frameWhenReady(RESTORE));
+  makeUnique(true);
+  delete process.env._LAMBDA_TELEMETRY_LOG_FD;
+  ofFunction.logStreamName = process.env.AWS_LAMBDA_LOG_STREAM_NAME;
+  for (const hook of afterRestore) await hook();
+}
+
 // --- Start ----------------------------------------------------------------------------------------
 
 /** Who serves several invocations at a time, if that is wanted. */
@@ -785,6 +857,7 @@ async function main() {
   try {
     const loaded = await loadHandler(process.env._HANDLER ?? '');
     streams = isStreaming(loaded);
+    if (process.env.AWS_LAMBDA_INITIALIZATION_TYPE === 'snap-start') await standAsSnapshot();
     handler = loaded;
   } catch (error) {
     dieOf('Uncaught Exception', error, 129);

@@ -604,6 +604,9 @@ def stand():
 def make_unique():
     """Draws anew what was drawn for all copies."""
     loaded = sys.modules.get
+    if loaded("threading"):
+        # What was remembered is of the snapshot, and so of the host.
+        getattr(loaded("threading").main_thread(), "_set_native_id", int)()
     if loaded("random"):
         loaded("random").seed()
     if loaded("numpy.random"):
@@ -815,9 +818,14 @@ def frame_when_ready(kind):
 
 def stand_as_origin():
     """Stands for good, and returns in each copy. No function has run, so there is little to draw anew."""
+    modules, places = set(sys.modules), set(sys.path_importer_cache)
     import gc
 
     api = python_api()
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]  # the function has not loaded them
+    for place in set(sys.path_importer_cache) - places:
+        del sys.path_importer_cache[place]
     gc.collect()
     gc.freeze()  # as in `stand`
     if api:

@@ -1,6 +1,7 @@
 //! How blank Instances and origins are made, and how a blank one becomes that of a function.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -10,12 +11,15 @@ use lacewing_sandbox::{Role, Spec};
 
 use crate::blanks::Kind;
 use crate::environment;
-use crate::layout::{Layout, Parts};
+use crate::layout::{self, Layout, Parts};
 use crate::origins::{self, Key};
-use crate::process::{Process, StartError};
+use crate::process::{Origin, Process, StartError};
 use crate::runtimes::Interpreter;
 
 use super::{Blueprint, Shared};
+
+/// Time for a fork; a few milliseconds are usual.
+const FORK: Duration = Duration::from_secs(2);
 
 impl Shared {
     /// The environment of a blank Instance.
@@ -23,31 +27,32 @@ impl Shared {
         environment::blank(interpreter.runtime, self.endpoint_port)
     }
 
-    fn blank_spec(&self, kind: &Kind, role: Role) -> Spec {
-        let Kind { interpreter, network, ephemeral_mb, memory_mb, .. } = kind;
+    /// What a blank Instance is made of, with the share of the processors that so much memory has.
+    fn blank_spec(&self, kind: &Kind, memory_mb: u32) -> Spec {
+        let Kind { interpreter, network, ephemeral_mb, .. } = kind;
         self.layout.spec(Parts {
             name: Uuid::new_v4().simple().to_string(),
-            memory_mb: memory_mb.unwrap_or(limits::MEMORY_MB.0),
+            memory_mb,
             ephemeral_mb: *ephemeral_mb,
             interpreter: Some(interpreter),
             code: None,
             environment: self.blank_environment(interpreter),
             network: *network,
-            role,
+            role: Role::Blank,
             is_framed: true,
         })
     }
 
     /// Makes a blank Instance while nobody waits for it: of an origin if there can be one.
     pub(super) async fn blank(&self, kind: Kind) -> Option<Process> {
-        let deadline = Instant::now() + limits::INIT_TIMEOUT;
-        self.provide_origin(&kind, deadline).await;
-        if let Some(forked) = self.fork_blank(&kind, deadline).await {
+        self.provide_origin(&kind).await;
+        let memory_mb = kind.memory_mb.unwrap_or(limits::MEMORY_MB.0);
+        if let Some(forked) = self.fork_blank(&kind, memory_mb).await {
             return Some(forked);
         }
-        let runtime = kind.interpreter.runtime;
-        match Process::start(self.blank_spec(&kind, Role::Blank), self.means(true), deadline).await
-        {
+        let (runtime, spec) = (kind.interpreter.runtime, self.blank_spec(&kind, memory_mb));
+        let deadline = Instant::now() + limits::INIT_TIMEOUT;
+        match Process::start(spec, self.means(true), deadline).await {
             Ok(mut process) => {
                 if process.warmed(deadline).await {
                     return Some(process);
@@ -60,13 +65,17 @@ impl Shared {
     }
 
     /// Makes the origin of a kind, if it lacks one and nothing is known against it.
-    async fn provide_origin(&self, kind: &Kind, deadline: Instant) {
+    async fn provide_origin(&self, kind: &Kind) {
         let key = Key::of(kind);
-        if !self.forks || !self.origins.wants(&key, Instant::now().into_std()) {
+        if !self.origins.wants(&key, Origin::is_alive, Instant::now().into_std()) {
             return;
         }
-        let made = match origins::fitness(&kind.interpreter) {
-            Ok(()) => self.origin(kind, deadline).await,
+        let made = match origins::program_of(kind, &self.programs) {
+            Ok(program) => {
+                let heap = layout::old_space_mb(kind.memory_mb.unwrap_or_default());
+                let deadline = Instant::now() + limits::INIT_TIMEOUT;
+                Origin::make(&self.launcher, program, heap, deadline).await
+            }
             Err(why) => Err(why),
         };
         if let Err(why) = &made {
@@ -76,26 +85,14 @@ impl Shared {
         self.origins.put(key, made, Instant::now().into_std());
     }
 
-    async fn origin(&self, kind: &Kind, deadline: Instant) -> Result<Process, String> {
-        let spec = self.blank_spec(kind, Role::Origin);
-        let started = Process::start(spec, self.means(true), deadline).await;
-        let mut process = started.map_err(|error| match error {
-            StartError::Platform(error) => error.chain(),
-            StartError::Deadline => "it was not there in time".to_owned(),
-        })?;
-        if !process.warmed(deadline).await {
-            return Err("it did not get ready".to_owned());
-        }
-        process.hold(deadline).await.map(|()| process)
-    }
-
-    /// Forks a blank Instance, if its kind has an origin.
-    async fn fork_blank(&self, kind: &Kind, deadline: Instant) -> Option<Process> {
+    /// Forks a blank Instance, if its kind has an origin. Who waits for it loses no more than a moment
+    /// by one that does not answer.
+    async fn fork_blank(&self, kind: &Kind, memory_mb: u32) -> Option<Process> {
         let (key, now) = (Key::of(kind), Instant::now().into_std());
-        let origin = self.origins.take(&key, now)?;
+        let origin = self.origins.take(&key, Origin::is_alive, now)?;
         let mut means = self.means(true);
-        means.snapshot = Some(&origin);
-        let spec = self.blank_spec(kind, Role::Blank);
+        means.snapshot = Some(origin.sandbox());
+        let (spec, deadline) = (self.blank_spec(kind, memory_mb), Instant::now() + FORK);
         let why = match Process::start(spec, means, deadline).await {
             Ok(mut process) => {
                 process.wake(&self.blank_environment(&kind.interpreter)).await;
@@ -103,14 +100,16 @@ impl Shared {
                     self.origins.note_success(&key);
                     return Some(process);
                 }
-                "it did not get ready".to_owned()
+                "it did not get ready in time".to_owned()
             }
             Err(StartError::Platform(error)) => error.chain(),
             Err(StartError::Deadline) => "it was not there in time".to_owned(),
         };
         let runtime = kind.interpreter.runtime;
         tracing::warn!(%runtime, why, "An Instance was not forked.");
-        self.origins.note_failure(&key, &origin, why, now);
+        if origin.is_alive() {
+            self.origins.note_failure(&key, &origin, why, now);
+        }
         None
     }
 }
@@ -129,13 +128,13 @@ impl Blueprint {
             return None;
         }
         let kind = shared.kind(interpreter.clone(), self.function());
+        let memory_mb = self.function().config.memory_mb;
         let waited = shared.blanks.take(&kind);
         let has_waited = waited.is_some();
         let mut process = match waited {
             Some(process) => process,
-            None => shared.fork_blank(&kind, deadline).await?,
+            None => shared.fork_blank(&kind, memory_mb).await?,
         };
-        let memory_mb = self.function().config.memory_mb;
         let furnishing = Layout::furnishing(self.package.directory(), memory_mb);
         match process.furnish(furnishing, environment, deadline).await {
             Ok(()) => {

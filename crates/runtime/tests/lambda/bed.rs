@@ -90,7 +90,7 @@ impl Source {
 impl Bed {
     /// Makes one, or says why not.
     pub(crate) fn new() -> Option<Self> {
-        Self::with_blanks(0)
+        Self::with_blanks(0, false)
     }
 
     /// Makes one where functions of that language can run, or says why not.
@@ -107,8 +107,8 @@ impl Bed {
         there.then_some(self)
     }
 
-    /// The same, where so many blank Instances wait once [`Starter::keep_blanks`] runs.
-    pub(crate) fn with_blanks(blanks: usize) -> Option<Self> {
+    /// The same, where so many blank Instances wait once [`Starter::keep_blanks`] runs, forked or started.
+    pub(crate) fn with_blanks(blanks: usize, forks: bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skip("sandboxes are tested as root");
             return None;
@@ -125,7 +125,8 @@ impl Bed {
             network: lacewing_model::NetworkBounds::default(),
             endpoint_port: 9002,
             region: Region::new("us-east-1").expect("valid"),
-            forks: true,
+            forks,
+            has_own_root: false,
             blanks,
         };
         let premises = Premises::prepare(options, Arc::clone(&runtimes)).expect("premises");
@@ -138,6 +139,8 @@ impl Bed {
             cgroup_parent: None,
             root: None,
             sources: premises.sources(),
+            shared: Some(premises.shared().to_owned()),
+            origins: premises.origins(),
             scratch: Some(ScratchOptions {
                 dir: directory.path().to_owned(),
                 expected: lacewing_runtime::tmp_of(512),

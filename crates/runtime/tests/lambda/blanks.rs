@@ -11,7 +11,7 @@ use crate::bed::{Bed, Source, call, failed, returned};
 
 /// What there is to see from inside; what differs between any two Instances is left out.
 const PYTHON_WORLD: &str = "
-import logging, os, resource, subprocess, sys, time
+import logging, os, resource, subprocess, sys, threading, time
 def handler(event, context):
     env = {k: v for k, v in os.environ.items() if k != 'AWS_LAMBDA_LOG_STREAM_NAME'}
     shell = subprocess.run(['/bin/sh', '-c', 'pwd; echo $GREETING; stat -f -c %b /dev/shm /tmp'],
@@ -26,7 +26,9 @@ def handler(event, context):
     return dict(env=env, argv=sys.argv, path=sys.path, cwd=os.getcwd(), name=__name__, shell=shell.stdout,
                 fds=sorted(os.listdir('/proc/self/fd'))[:5], mounts=mounts, status=status, init=init,
                 limits=limits, zone=time.tzname, handlers=len(logging.root.handlers),
-                entropy=sys.flags.hash_randomization, umask=os.umask(0o22))
+                entropy=sys.flags.hash_randomization, umask=os.umask(0o22), ctypes='ctypes' in sys.modules,
+                native=threading.main_thread().native_id == threading.get_native_id(), meta=len(sys.meta_path), exe=[sys.executable, sys.prefix, sys.base_prefix, sys.exec_prefix],
+                copied=open('/proc/self/cmdline').read().endswith('origin\\0'))
 ";
 const NODE_WORLD: &str = "
 const fs = require('fs');
@@ -35,10 +37,11 @@ exports.handler = async () => {
   const env = { ...process.env };
   delete env.AWS_LAMBDA_LOG_STREAM_NAME;
   console.log('seen');
-  return { env, argv: process.argv, cwd: process.cwd(), execArgv: process.execArgv,
+  return { env, argv: process.argv, exe: process.execPath, title: process.title, cwd: process.cwd(), execArgv: process.execArgv,
     zone: new Intl.DateTimeFormat().resolvedOptions().timeZone, hour: new Date(0).getHours(),
     heap: require('v8').getHeapStatistics().heap_size_limit, paths: module.paths,
-    fds: fs.readdirSync('/proc/self/fd').slice(0, 5), listeners: process.eventNames().map(String).sort(),
+    fds: fs.readdirSync('/proc/self/fd').slice(0, 5), pid: process.pid === Number(fs.readlinkSync('/proc/self')),
+    copied: fs.readFileSync('/proc/self/cmdline', 'latin1').endsWith('origin\\0'), umask: process.umask(), listeners: process.eventNames().map(String).sort(),
     shell: execSync('pwd; echo $GREETING; stat -f -c %b /dev/shm /tmp').toString() };
 };
 ";
@@ -52,7 +55,12 @@ struct Blanks {
 impl Blanks {
     /// None where the machine lacks what the test needs.
     fn new(count: usize, family: Family) -> Option<Self> {
-        let bed = Bed::with_blanks(count)?.if_offered(family)?;
+        Self::of(count, family, true)
+    }
+
+    /// The same, forked from an origin or not.
+    fn of(count: usize, family: Family, forks: bool) -> Option<Self> {
+        let bed = Bed::with_blanks(count, forks)?.if_offered(family)?;
         let (stop, starter) = (CancellationToken::new(), bed.starter.clone());
         let stopped = stop.clone();
         let keeper = TaskTracker::new();
@@ -81,8 +89,14 @@ async fn wait_for(starter: &Starter, is_so: impl Fn(usize) -> bool) {
     panic!("never: {:?}", starter.blanks());
 }
 
-async fn worlds(family: Family, source: Source) {
-    let Some(blanks) = Blanks::new(1, family) else { return };
+async fn worlds(family: Family, source: impl Fn() -> Source) {
+    for forks in [true, false] {
+        worlds_of(family, source(), forks).await;
+    }
+}
+
+async fn worlds_of(family: Family, source: Source, forks: bool) {
+    let Some(blanks) = Blanks::of(1, family, forks) else { return };
     let source = Source {
         environment: vec![
             ("GREETING", "hello = \u{e4}"),
@@ -104,8 +118,11 @@ async fn worlds(family: Family, source: Source) {
     let world = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
     let (one, two) = (world(&one), world(&two));
     for (name, value) in two.as_object().expect("an object") {
-        assert_eq!(one[name], *value, "{name}");
+        if name != "copied" {
+            assert_eq!(one[name], *value, "{name}");
+        }
     }
+    assert_eq!(one["copied"], forks && cfg!(target_arch = "x86_64"));
     assert!(one["env"]["GREETING"] == "hello = \u{e4}" && one["cwd"] == "/var/task");
     blanks.bed.close(vec![furnished]).await;
     other.close(vec![plain]).await;
@@ -113,12 +130,12 @@ async fn worlds(family: Family, source: Source) {
 
 #[tokio::test]
 async fn a_python_function_sees_what_it_would_see_in_any_other() {
-    worlds(Family::Python, Source::python(PYTHON_WORLD)).await;
+    worlds(Family::Python, || Source::python(PYTHON_WORLD)).await;
 }
 
 #[tokio::test]
 async fn a_node_function_sees_what_it_would_see_in_any_other() {
-    worlds(Family::Node, Source::node(NODE_WORLD)).await;
+    worlds(Family::Node, || Source::node(NODE_WORLD)).await;
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 //! its keeper forks into sandboxes anywhere.
 //!
 //! Its forks enter other namespaces, and as root other cgroups, for which it has two capabilities, also
-//! across exec (capabilities(7), "Ambient capabilities"). Its filter allows no call that takes the first of
-//! them, and nothing that is hostile ever runs in it.
+//! across exec (capabilities(7), "Ambient capabilities"). They are more than its filter takes away, so nothing
+//! that is hostile may ever run in it: what it runs the launcher knows from its start, and nobody but its
+//! keeper has a way to it.
 
 use rustix::process::{
-    Gid, Pid, Signal, Uid, getppid, set_child_subreaper, set_parent_process_death_signal,
+    Gid, Pid, Signal, Uid, WaitOptions, getppid, kill_process, set_child_subreaper,
+    set_parent_process_death_signal, wait,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set,
@@ -36,6 +38,13 @@ pub(super) fn restrict(plan: &Plan<'_>) -> Result<(), Failure> {
     confine::filter(plan.filter)
 }
 
+/// Ends the program and collects it with all that its keeper has made of it and still holds.
+pub(super) fn end(program: Pid) {
+    // It may have ended already. Its keeper ends with it, and with that all that it holds.
+    kill_process(program, Signal::KILL).ok();
+    while !matches!(wait(WaitOptions::empty()), Err(rustix::io::Errno::CHILD)) {}
+}
+
 /// Takes all from this process but those capabilities; its init is its parent.
 pub(super) fn confine(plan: &Plan<'_>, init: Pid) -> Result<(), Failure> {
     let kept = KEPT.into_iter().fold(CapabilitySet::empty(), CapabilitySet::union);
@@ -58,6 +67,10 @@ pub(super) fn confine(plan: &Plan<'_>, init: Pid) -> Result<(), Failure> {
         configure_capability_in_ambient_set(capability, true).step("keep them across exec")?;
     }
     set_no_new_privs(true).step("no_new_privs")?;
+    if plan.landlock {
+        // What its forks may touch it must allow, as a snapshot does.
+        confine::landlock(&["/"], Reach::Own)?;
+    }
     // No process namespace ends it with its init; a change of user has cleared it.
     set_parent_process_death_signal(Some(Signal::KILL)).step("PDEATHSIG")?;
     if getppid() != Some(init) {

@@ -108,6 +108,8 @@ impl State {
             made: empty,
             given: matches!(spec.role, Role::Snapshot | Role::Origin).then(given),
             held: None,
+            frames: None,
+            _mounts: None,
         };
         self.running.insert(id, running);
     }

@@ -21,7 +21,7 @@ use crate::spec::Role;
 use crate::step::{Failure, Step};
 use crate::wire::{MESSAGE_LIMIT, Request, Status, receive};
 use crate::{
-    Identity, Isolation, LauncherOptions, Limits, Network, Report, Spec, TmpFs, seccomp, sys,
+    Identity, Isolation, LauncherOptions, Limits, Network, Report, Spec, TmpFs, root, seccomp, sys,
 };
 
 use super::{State, Stock, Uids, Wanted};
@@ -33,7 +33,7 @@ pub(super) fn control() -> Result<(OwnedFd, LauncherOptions), Failure> {
     rustix::stdio::dup2_stdin(&null).step("replace standard input")?;
     let mut buffer = vec![0; MESSAGE_LIMIT];
     match receive(control.as_fd(), &mut buffer, RecvFlags::empty()).step("read the options")? {
-        Some((Request::Options(options), _)) => Ok((control, options)),
+        Some((Request::Options(options), _)) => Ok((control, *options)),
         _ => Err(Failure("no options came".to_owned())),
     }
 }
@@ -56,6 +56,9 @@ pub(super) fn open(
     }
     raise_open_files();
     let moved = own_mounts(root);
+    if let (true, Ok(()), Some(shared)) = (root, &moved, &options.shared) {
+        root::preserve(shared).map_err(|Failure(message)| message)?;
+    }
     let maker = scratch(root, &options);
     let (scratch, in_memory) = match maker.and_then(Scratch::proven) {
         Ok(scratch) => (Some(scratch), None),

@@ -6,6 +6,7 @@
 //! will do. Everything else about them is made as ever, by an init that has never been near either.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use rustix::event::epoll;
 use rustix::fs::{Mode, OFlags, open};
@@ -42,6 +43,8 @@ pub(super) struct Held {
     kind: Kind,
     /// Whether they lie anywhere, and not within its own.
     is_origin: bool,
+    /// The mounts of an origin.
+    mounts: Option<Rc<OwnedFd>>,
     /// The sandbox for the next restore, made ahead.
     next: Option<Empty>,
 }
@@ -73,23 +76,36 @@ enum Word {
 
 impl State {
     /// Has the program of a sandbox held.
-    pub(super) fn hold(&mut self, id: u64, mut fds: Vec<OwnedFd>) {
+    pub(super) fn hold(&mut self, id: u64, may_have_threads: bool, mut fds: Vec<OwnedFd>) {
         // Without it there is nobody to tell; with it the end of the socket tells.
         let Some(answer) = fds.pop() else { return };
-        if let Err(Failure(why)) = self.start_keeper(id, &answer) {
+        if let Err(Failure(why)) = self.start_keeper(id, may_have_threads, &answer) {
             let verdict = Verdict::Unfit { why };
             // The server may have let go of it already.
             send(answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
         }
     }
 
-    fn start_keeper(&mut self, id: u64, answer: &OwnedFd) -> Result<(), Failure> {
+    fn start_keeper(
+        &mut self,
+        id: u64,
+        may_have_threads: bool,
+        answer: &OwnedFd,
+    ) -> Result<(), Failure> {
         let is_root = self.root;
         let none = || Failure("there is no sandbox whose program could be held".to_owned());
         let running = self.running.get_mut(&id).ok_or_else(none)?;
         let given = running.given.take().ok_or_else(none)?;
         if !is_root {
             return Err(Failure("the server was not started as root".to_owned()));
+        }
+        let is_origin = running.made.kind.is_origin;
+        let frames = running.frames.take();
+        let mut mounts = None;
+        if is_origin {
+            let path = format!("/proc/{}/ns/mnt", running.made.pid.as_raw_nonzero());
+            let opened = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            mounts = Some(Rc::new(opened.step("open its mounts")?));
         }
         let (orders, there) = pair()?;
         match sys::fork().step("fork a keeper")? {
@@ -101,7 +117,9 @@ impl State {
                     orders: there,
                     answer,
                     given,
-                    is_origin: running.made.kind.is_origin,
+                    is_origin,
+                    may_have_threads,
+                    frames,
                     tree: &self.tree,
                     leaf: running.made.leaf.name.clone(),
                     limits: running.made.limits,
@@ -109,9 +127,8 @@ impl State {
                 })
             }
             Some(keeper) => {
-                let is_origin = running.made.kind.is_origin;
                 let kind = Kind { is_snapshot: false, is_origin: false, ..running.made.kind };
-                running.held = Some(Held { orders, keeper, kind, is_origin, next: None });
+                running.held = Some(Held { orders, keeper, kind, is_origin, mounts, next: None });
                 self.want_next(id);
                 Ok(())
             }
@@ -185,6 +202,9 @@ impl State {
             Ok(true) => {
                 let (leaf, limits) = (empty.leaf.clone(), &wanted.spec.limits);
                 self.run(id, wanted, empty);
+                let held = self.running.get(&snapshot).and_then(|running| running.held.as_ref());
+                let mounts = held.and_then(|held| held.mounts.clone());
+                self.keep_mounts(id, mounts);
                 self.weigh(&leaf, limits);
             }
             _ => self.discard(empty),

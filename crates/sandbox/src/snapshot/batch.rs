@@ -30,6 +30,9 @@ pub(super) const LOOP: [u8; 42] = [
 /// Bytes of an entry.
 pub(super) const ENTRY: usize = 56;
 
+/// Calls that the room for the table holds.
+const MOST: usize = 200;
+
 /// Calls to be made, with what they point to.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
@@ -89,17 +92,19 @@ impl<'a> Batch<'a> {
         self.data(&bytes)
     }
 
-    /// Has all of them made. The first that fails is told, but those after it were made as well.
+    /// Has all of them made. The first that fails is told, but some after it were made as well.
     pub(super) fn run(self) -> Result<(), Failure> {
         let entry = |call: &Call| -> Vec<u8> {
             let words = std::iter::once(call.number).chain(call.arguments);
             words.flat_map(u64::to_ne_bytes).collect()
         };
-        let table: Vec<u8> = self.calls.iter().flat_map(entry).collect();
-        let results = self.remote.go_through(&self.data, &table).step("make system calls")?;
-        for (call, result) in self.calls.into_iter().zip(results) {
-            if let Some(step) = call.step {
-                outcome(result).step(&step)?;
+        for calls in self.calls.chunks(MOST) {
+            let table: Vec<u8> = calls.iter().flat_map(entry).collect();
+            let results = self.remote.go_through(&self.data, &table).step("make system calls")?;
+            for (call, result) in calls.iter().zip(results) {
+                if let Some(step) = &call.step {
+                    outcome(result).step(step)?;
+                }
             }
         }
         Ok(())

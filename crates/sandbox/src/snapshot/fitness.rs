@@ -2,6 +2,7 @@
 //! outside, in `/proc`. See proc(5).
 
 use std::fs;
+use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use rustix::process::Pid;
 
 use crate::step::{Failure, Step};
 
+use super::descriptors::Own;
 use super::{NAMESPACES, Order};
 
 /// Directories that every sandbox has for itself, which a snapshot must have left as they were.
@@ -38,22 +40,23 @@ fn children(pid: Pid) -> Result<Vec<Pid>, Failure> {
     Ok(text.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)).collect())
 }
 
-/// Sees that a snapshot has nothing that a fork would break or share; it stands.
-pub(super) fn check(init: Pid, program: Pid, given: &[RawFd]) -> Result<(), Failure> {
+/// Sees that a snapshot has nothing that a fork would break or share; it stands. Tells what it has for
+/// itself. Threads only an origin may have, as they are the interpreter's own.
+pub(super) fn check(
+    init: Pid,
+    program: Pid,
+    given: &[RawFd],
+    may_have_threads: bool,
+) -> Result<Own, Failure> {
     if only_program(init)? != program || !children(program)?.is_empty() {
         return Err(Failure("it has started other processes".to_owned()));
     }
-    let threads = fs::read_dir(of(program, "task")).step("count threads")?.count();
-    if threads != 1 {
+    let threads = threads(program)?.len();
+    if threads != 1 && !may_have_threads {
         return Err(Failure(format!("it has started threads: {}", threads - 1)));
     }
-    let open = descriptors(program)?;
-    let extra = open.into_iter().filter(|fd| *fd != 0 && !given.contains(fd));
-    let names = extra.map(|fd| {
-        let target = fs::read_link(of(program, &format!("fd/{fd}"))).unwrap_or_default();
-        target.to_string_lossy().into_owned()
-    });
-    none_of("it has open files or connections", names.collect())?;
+    let (own, others) = Own::of(program, given)?;
+    none_of("it has open files or connections", others)?;
     let maps = fs::read_to_string(of(program, "smaps")).step("read its mappings")?;
     let shared = shared_mappings(&maps);
     none_of("it has shared memory", shared)?;
@@ -64,7 +67,46 @@ pub(super) fn check(init: Pid, program: Pid, given: &[RawFd]) -> Result<(), Fail
         let left = names.filter(|name| name != OF_FILE_SYSTEM).collect();
         none_of(&format!("it has left files in /{directory}"), left)?;
     }
-    Ok(())
+    Ok(own)
+}
+
+/// The threads of a program.
+pub(super) fn threads(program: Pid) -> Result<Vec<Pid>, Failure> {
+    let entries = fs::read_dir(of(program, "task")).step("list threads")?;
+    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(ids.filter_map(Pid::from_raw).collect())
+}
+
+/// The name of a thread.
+pub(super) fn name(thread: Pid) -> Result<String, Failure> {
+    let name = fs::read_to_string(of(thread, "comm")).step("read the name of a thread")?;
+    Ok(name.trim_end().to_owned())
+}
+
+/// The private mappings that a program keeps from its forks (`MADV_DONTFORK`).
+pub(super) fn left_out(program: Pid) -> Result<Vec<Range<u64>>, Failure> {
+    let maps = fs::read_to_string(of(program, "smaps")).step("read its mappings")?;
+    Ok(left_out_in(&maps))
+}
+
+fn left_out_in(maps: &str) -> Vec<Range<u64>> {
+    let (mut range, mut found) = (None, Vec::new());
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if first == "VmFlags:" {
+            // Not those of devices, and what the kernel maps itself.
+            let has = |wanted: &str| line.split_whitespace().any(|flag| flag == wanted);
+            if has("dc") && !has("io") && !has("pf") {
+                found.extend(range.take());
+            }
+        } else if !first.ends_with(':') {
+            let address = |text| u64::from_str_radix(text, 16).ok();
+            let ends = first.split_once('-');
+            range = ends.and_then(|(from, to)| Some(address(from)?..address(to)?));
+        }
+    }
+    found
 }
 
 fn none_of(what: &str, found: Vec<String>) -> Result<(), Failure> {
@@ -94,7 +136,7 @@ fn shared_mappings(maps: &str) -> Vec<String> {
     found
 }
 
-fn descriptors(pid: Pid) -> Result<Vec<RawFd>, Failure> {
+pub(super) fn descriptors(pid: Pid) -> Result<Vec<RawFd>, Failure> {
     let entries = fs::read_dir(of(pid, "fd")).step("list descriptors")?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut found: Vec<RawFd> = names.collect();
@@ -104,7 +146,12 @@ fn descriptors(pid: Pid) -> Result<Vec<RawFd>, Failure> {
 
 /// Sees that a new program is where it should be, as whom, with nothing more; returns its id in its
 /// innermost process namespace.
-pub(super) fn verify(pid: Pid, order: &Order, namespaces: &[OwnedFd]) -> Result<i32, Failure> {
+pub(super) fn verify(
+    pid: Pid,
+    order: &Order,
+    namespaces: &[OwnedFd],
+    own: &Own,
+) -> Result<i32, Failure> {
     for (kind, wanted) in NAMESPACES.iter().zip(namespaces) {
         let is = stat(of(pid, &format!("ns/{kind}"))).step("look at its namespaces")?;
         let wanted = fstat(wanted).step("look at a namespace")?;
@@ -114,6 +161,7 @@ pub(super) fn verify(pid: Pid, order: &Order, namespaces: &[OwnedFd]) -> Result<
     }
     let mut wanted = order.fds.clone();
     wanted.push(0);
+    wanted.extend(own.numbers());
     wanted.sort_unstable();
     wanted.dedup();
     if descriptors(pid)? != wanted {
@@ -177,6 +225,16 @@ mod tests {
         ] {
             assert!(as_wanted(&STATUS.replace(from, to), 7).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_from_forks_is_found() {
+        let kept = "17c9e040000-17c9e082000 rw-p 00000000 00:00 0\nRss:  4 kB\n\
+            VmFlags: rd wr mr mw me dc ac sd \n";
+        let device = "7f00-7f01 rw-p 00000000 00:01 42\nVmFlags: rd wr pf io dc dd \n";
+        let usual = "7f02-7f03 rw-p 00000000 00:00 0\nVmFlags: rd wr mr mw me ac sd \n";
+        let found = left_out_in(&format!("{usual}{kept}{device}"));
+        assert_eq!((found.len(), found[0].clone()), (1, 0x17c_9e04_0000..0x17c_9e08_2000));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Tree;
 use crate::{Identity, Limits};
 
+/// The descriptor at which a program waits to be held.
+pub(crate) const FRAMES: RawFd = 3;
+
 /// What the launcher tells a keeper; descriptors: the line to the init of the other sandbox, its
 /// pidfd, the directory of its cgroup of v2, `joins` files of its others, what the program gets.
 #[derive(Debug, Deserialize, Serialize)]
@@ -33,6 +36,11 @@ pub(crate) struct Charge<'a> {
     pub(crate) answer: OwnedFd,
     /// Descriptors that the snapshot may have, as it was given them.
     pub(crate) given: Vec<RawFd>,
+    /// Whether its threads can be made anew: what runs in it must not have to be told that it was forked,
+    /// as Python has to be.
+    pub(crate) may_have_threads: bool,
+    /// The other end of an origin's socket: it says there that it is ready.
+    pub(crate) frames: Option<OwnedFd>,
     /// Whether it is in no user namespace of its own, and may enter any.
     pub(crate) is_origin: bool,
     /// A snapshot's cgroup is divided, for those that it is forked into.

@@ -20,8 +20,8 @@ use crate::step::{Failure, Step};
 use crate::sys::trace::{self, Registers, Sequences, Stop};
 use crate::wire::send_bytes;
 
-use super::Argument;
 use super::batch::{Batch, ENTRY, LOOP, outcome};
+use super::{Argument, FRAMES};
 
 /// `syscall`.
 const INSTRUCTION: [u8; 2] = [0x0f, 0x05];
@@ -33,6 +33,17 @@ const DATA: u64 = PAGE;
 const TABLE: u64 = 3 * PAGE;
 /// See clone(2); libc has it as a number of another type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// What makes a thread of a clone, see pthread_create(3).
+const THREAD: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_SETTID
+    | libc::CLONE_CHILD_CLEARTID;
 /// `sigaltstack` of a process without another stack for signals.
 const NO_STACK: u32 = 2;
 /// `cs` of a process that runs 64-bit code, see `arch/x86/include/asm/segment.h`.
@@ -75,8 +86,15 @@ pub(super) struct Remote {
 
 /// Whether a process stands while it reads from the socket of frames.
 pub(super) fn is_reading(registers: &Registers) -> bool {
-    const FRAMES: u64 = 3;
-    registers.orig_rax == libc::SYS_read.cast_unsigned() && registers.rdi == FRAMES
+    registers.orig_rax == libc::SYS_read.cast_unsigned() && registers.rdi == FRAMES.arg()
+}
+
+/// Sees that it runs as what is made here.
+pub(super) fn check_mode(registers: &Registers) -> Result<(), Failure> {
+    if registers.cs != CODE_SEGMENT {
+        return Err(Failure("it does not run as 64-bit code".to_owned()));
+    }
+    Ok(())
 }
 
 impl Remote {
@@ -85,16 +103,14 @@ impl Remote {
     /// Its restartable sequences are given up: when it goes on, the kernel would have it go on wherever
     /// they say, if they say so of the place where the keeper put it.
     pub(super) fn of_stopped(pid: Pid, registers: Registers) -> Result<Self, Failure> {
-        if registers.cs != CODE_SEGMENT {
-            return Err(Failure("it does not run as 64-bit code".to_owned()));
-        }
+        check_mode(&registers)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).step("open the process")?;
         let memory = open_memory(pid).step("open its memory")?;
         let sequences = trace::sequences(pid).step("ask for restartable sequences")?;
         let instruction = find_instruction(pid, &memory).step("find an instruction")?;
         let base = Base { registers, instruction, room: 0, thread_id: 0, sequences, stack: [0; 3] };
         let stopped = Self { pid, process, memory, base };
-        stopped.forget_sequence().step("end a restartable sequence")?;
+        stopped.forget_sequence(sequences).step("end a restartable sequence")?;
         if let Some(Sequences { address, bytes, signature }) = sequences {
             let arguments = [address, bytes.into(), RSEQ_FLAG_UNREGISTER, signature.into()];
             stopped.call(libc::SYS_rseq, &arguments).step("give up restartable sequences")?;
@@ -128,8 +144,8 @@ impl Remote {
     }
 
     /// Sees that no sequence is begun where they are registered: `rseq_cs` and `flags`.
-    fn forget_sequence(&self) -> io::Result<()> {
-        match self.base.sequences {
+    fn forget_sequence(&self, sequences: Option<Sequences>) -> io::Result<()> {
+        match sequences {
             Some(Sequences { address, .. }) => self.memory.write_all_at(&[0; 12], address + 8),
             None => Ok(()),
         }
@@ -159,6 +175,29 @@ impl Remote {
     pub(super) fn clone_last(&self) -> io::Result<Self> {
         let id = libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
         self.clone_with(libc::CLONE_VM | id, None)
+    }
+
+    /// Lets it make a thread that stands, whose memory of itself is where `FS` says; libc keeps its id as far
+    /// from there as that of the first.
+    pub(super) fn clone_thread(&self, fs_base: u64) -> io::Result<Self> {
+        let Base { thread_id, registers, .. } = self.base;
+        let id = fs_base.wrapping_add(thread_id.wrapping_sub(registers.fs_base));
+        let mut arguments = [0; 11];
+        arguments[0] = THREAD.arg();
+        (arguments[2], arguments[3], arguments[7]) = (id, id, fs_base);
+        let bytes: Vec<u8> = arguments.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.memory.write_all_at(&bytes, self.data_at(0))?;
+        let (_, child) = self.stepped(libc::SYS_clone3, &[self.data_at(0), bytes.len() as u64])?;
+        let pid = child.ok_or(io::ErrorKind::InvalidData)?;
+        trace::wait_for_stop(pid)?;
+        let (process, memory) = (self.process.try_clone()?, self.memory.try_clone()?);
+        Ok(Self { pid, process, memory, base: self.base })
+    }
+
+    /// Puts a text where a call finds it.
+    pub(super) fn put(&self, text: &str) -> io::Result<u64> {
+        let at = self.data_at(0);
+        self.memory.write_all_at(&[text.as_bytes(), b"\0"].concat(), at).map(|()| at)
     }
 
     fn clone_with(&self, flags: i32, cgroup: Option<RawFd>) -> io::Result<Self> {
@@ -296,22 +335,34 @@ impl Remote {
         Err(io::Error::other("it did something else"))
     }
 
-    /// Lets it go on from where the snapshot was stopped: it reads.
-    pub(super) fn go_on(&self) -> io::Result<()> {
+    /// Has it stand where the snapshot was stopped: it reads.
+    pub(super) fn prepare(&self) -> io::Result<()> {
         self.call(libc::SYS_munmap, &[self.base.room, ROOM])?;
-        let mut registers = self.base.registers;
+        self.stand_ready(self.base.registers, self.base.sequences)
+    }
+
+    /// Lets it go on.
+    pub(super) fn release(&self) -> io::Result<()> {
+        trace::release(self.pid)
+    }
+
+    /// Has it stand before the call in which it stood. No step can be made in it from here on.
+    pub(super) fn stand_ready(
+        &self,
+        mut registers: Registers,
+        sequences: Option<Sequences>,
+    ) -> io::Result<()> {
         registers.rip = registers.rip.wrapping_sub(INSTRUCTION.len() as u64);
         registers.rax = registers.orig_rax;
         // Nothing for the kernel to begin again.
         registers.orig_rax = u64::MAX;
         // Last of all: from here on it is the program's again what they do.
-        self.forget_sequence()?;
-        if let Some(Sequences { address, bytes, signature }) = self.base.sequences {
+        self.forget_sequence(sequences)?;
+        if let Some(Sequences { address, bytes, signature }) = sequences {
             let arguments = [address, bytes.into(), 0, signature.into()];
             self.call(libc::SYS_rseq, &arguments)?;
         }
-        trace::set_registers(self.pid, &registers)?;
-        trace::release(self.pid)
+        trace::set_registers(self.pid, &registers)
     }
 
     /// Ends it; whoever is its parent collects it.

@@ -77,6 +77,18 @@ pub(crate) fn set_registers(pid: Pid, registers: &Registers) -> io::Result<()> {
     request(libc::PTRACE_SETREGS, pid, 0, std::ptr::from_ref(registers).addr())
 }
 
+/// Reads which signals a stopped thread has blocked.
+pub(crate) fn signal_mask(pid: Pid) -> io::Result<u64> {
+    let mut mask = 0_u64;
+    request(libc::PTRACE_GETSIGMASK, pid, size_of_val(&mask), (&raw mut mask).addr())?;
+    Ok(mask)
+}
+
+/// Sets which signals a stopped thread has blocked.
+pub(crate) fn set_signal_mask(pid: Pid, mask: u64) -> io::Result<()> {
+    request(libc::PTRACE_SETSIGMASK, pid, size_of_val(&mask), (&raw const mask).addr())
+}
+
 /// Where a thread's restartable sequences are registered, see `PTRACE_GET_RSEQ_CONFIGURATION`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sequences {

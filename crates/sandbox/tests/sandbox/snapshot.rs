@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use lacewing_sandbox::{Event, Launcher, Role, Sandbox, Spec};
+use lacewing_sandbox::{Event, Launcher, LauncherOptions, Role, Sandbox, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{self, MIB, eventually, finish, launcher_with, next, options, ready, spec};
 
 /// Says that it is initialised, then does what comes as a frame, again and again.
-const PROGRAM: &str = "
+pub(crate) const PROGRAM: &str = "
 import os, sys, random
 made = random.random()
 INIT
@@ -70,21 +70,22 @@ pub(crate) fn python(init: &str) -> Spec {
 
 /// Starts a program and has it held; its verdict with it.
 fn snapshot(launcher: &Launcher, init: &str) -> (Running, Result<(), String>) {
-    hold(launcher, init, Role::Snapshot)
-}
-
-/// The same for a program that is there for something else.
-pub(crate) fn hold(launcher: &Launcher, init: &str, role: Role) -> (Running, Result<(), String>) {
     let mut wanted = python(init);
-    wanted.role = role;
+    wanted.role = Role::Snapshot;
     let mut running = begin(&wanted, |spec, fds| launcher.spawn(spec, fds));
     ready(&running.sandbox);
     assert_eq!(running.line(), "initialised");
-    let holding = running.sandbox.hold().unwrap();
+    let verdict = verdict(&running.sandbox, false);
+    (running, verdict)
+}
+
+/// Has a program held.
+pub(crate) fn verdict(sandbox: &Sandbox, may_have_threads: bool) -> Result<(), String> {
+    let holding = sandbox.hold(may_have_threads).unwrap();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(verdict) = holding.try_verdict().unwrap() {
-            return (running, verdict);
+            return verdict;
         }
         assert!(Instant::now() < until, "no verdict");
         let mut ready = [PollFd::from_borrowed_fd(holding.as_fd(), PollFlags::IN)];
@@ -98,19 +99,28 @@ fn held(launcher: &Launcher, init: &str) -> Running {
     running
 }
 
-pub(crate) fn restore(launcher: &Launcher, snapshot: &Running) -> Running {
-    let restored = begin(&python(""), |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
+fn restore(launcher: &Launcher, snapshot: &Running) -> Running {
+    fork(launcher, &snapshot.sandbox)
+}
+
+/// What a snapshot or an origin is forked into.
+pub(crate) fn fork(launcher: &Launcher, from: &Sandbox) -> Running {
+    let restored = begin(&python(""), |spec, fds| launcher.restore(from, spec, fds));
     ready(&restored.sandbox);
     restored
 }
 
 /// A launcher that can hold programs: as root, on a processor that we know.
-pub(crate) fn able() -> Option<Launcher> {
+fn able() -> Option<Launcher> {
+    able_with(&options())
+}
+
+pub(crate) fn able_with(options: &LauncherOptions) -> Option<Launcher> {
     if !support::root() || !cfg!(target_arch = "x86_64") {
         support::skip("snapshots need root and x86-64");
         return None;
     }
-    launcher_with(&options())
+    launcher_with(options)
 }
 
 #[test]
@@ -370,7 +380,7 @@ fn only_what_was_meant_for_it_can_be_held_and_restored() {
     let mut plain = begin(&python(""), |spec, fds| launcher.spawn(spec, fds));
     ready(&plain.sandbox);
     assert_eq!(plain.line(), "initialised");
-    let holding = plain.sandbox.hold().unwrap();
+    let holding = plain.sandbox.hold(false).unwrap();
     let verdict = std::cell::RefCell::new(None);
     eventually("a verdict", || {
         *verdict.borrow_mut() = holding.try_verdict().unwrap();

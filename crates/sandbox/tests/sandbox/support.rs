@@ -74,6 +74,8 @@ pub(crate) fn options() -> LauncherOptions {
         cgroup_parent: None,
         root: None,
         sources: vec![std::env::temp_dir(), "/usr".into(), directory_of_probe().to_owned()],
+        shared: None,
+        origins: Vec::new(),
         scratch: Some(ScratchOptions {
             dir: std::env::temp_dir(),
             expected: TmpFs { bytes: 4 * MIB, inodes: 64 },

@@ -128,16 +128,19 @@ pub(super) fn config(config: &FunctionConfig) -> Result<()> {
 }
 
 /// Checks that what asks for SnapStart can have it, see
-/// <https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes>; of Lambda's
-/// runtimes with SnapStart there is only Python here.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes>; Node.js, for which
+/// Lambda does not offer it, can have it here.
 fn snap_start(config: &FunctionConfig) -> Result<()> {
-    const OLDEST_PYTHON: (u16, u16) = (3, 12);
+    const OLDEST: [(Family, (u16, u16)); 2] = [(Family::Python, (3, 12)), (Family::Node, (20, 0))];
     let runtime = config.runtime;
     let refused = |message: String| Err(Error::new(Kind::Invalid, message));
     if !config.snap_starts_latest()? && !config.snap_start {
         return Ok(());
     }
-    if runtime.family != Family::Python || runtime.version < OLDEST_PYTHON {
+    if !OLDEST
+        .iter()
+        .any(|(family, oldest)| runtime.family == *family && runtime.version >= *oldest)
+    {
         return refused(format!("{runtime} is not supported for SnapStart enabled functions."));
     }
     if config.ephemeral_mb > limits::EPHEMERAL_MB.1 {

@@ -45,11 +45,11 @@ fn a_valid_configuration_passes() {
 }
 
 #[test]
-fn snap_start_is_for_what_lambda_has_it_for() {
+fn snap_start_is_for_what_can_have_it() {
     let mut good = valid();
     good.snap_start = true;
     config(&good).expect("valid");
-    for runtime in ["python3.11", "nodejs22.x", "provided.al2023"] {
+    for runtime in ["python3.11", "nodejs18.x", "provided.al2023"] {
         let (kind, message) = refused(|config| {
             config.snap_start = true;
             config.runtime = runtime.parse().expect("known");

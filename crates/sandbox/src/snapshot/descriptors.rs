@@ -1,0 +1,293 @@
+//! Descriptors that a process has made for itself alone: pipes, counters of events, and what waits for
+//! them, as event loops have. A fork would share them with the snapshot, so each copy makes the like
+//! of them anew, under the same numbers and with what was in them. What leads to anything else is no
+//! such descriptor. See pipe(7), eventfd(2), epoll(7), and proc_pid_fdinfo(5).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use rustix::io::{ioctl_fionread, read};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::step::{Failure, Step};
+
+use super::batch::Batch;
+use super::{Argument, TRANSIT};
+
+/// Where ends of pipes are on their way to their numbers.
+const STAGE: [RawFd; 2] = [TRANSIT - 2, TRANSIT - 1];
+/// Most bytes in one pipe.
+const MOST_IN_A_PIPE: u64 = 1024;
+/// Most of these descriptors.
+const MOST: usize = 32;
+
+/// All of a process.
+#[derive(Debug, Default)]
+pub(super) struct Own(Vec<One>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct One {
+    end: End,
+    what: What,
+}
+
+/// A descriptor's number and flags, see open(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    number: RawFd,
+    flags: i32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    /// `/dev/null`.
+    Null,
+    /// A counter.
+    Event { count: u32, is_semaphore: bool },
+    /// What waits for others.
+    Poll(Vec<Watched>),
+    /// The end to be read; both are of this process.
+    Pipe { writer: End, content: Vec<u8> },
+}
+
+/// What one of them waits for: `tfd`, `events` and `data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Watched {
+    number: RawFd,
+    events: u32,
+    data: u64,
+}
+
+impl End {
+    fn of(number: RawFd, information: &str) -> Option<Self> {
+        let flags = i32::from_str_radix(field(information, "flags:")?, 8).ok()?;
+        Some(Self { number, flags })
+    }
+
+    fn status(self) -> i32 {
+        self.flags & (libc::O_NONBLOCK | libc::O_DIRECT | libc::O_APPEND)
+    }
+
+    fn is_writer(self) -> bool {
+        self.flags & libc::O_ACCMODE == libc::O_WRONLY
+    }
+
+    fn close_on_exec(self) -> i32 {
+        self.flags & libc::O_CLOEXEC
+    }
+}
+
+impl Own {
+    /// Finds them among those that a process was not given; the others are told by what they lead to.
+    pub(super) fn of(program: Pid, given: &[RawFd]) -> Result<(Self, Vec<String>), Failure> {
+        let of = |what: &str| format!("/proc/{}/{what}", program.as_raw_nonzero());
+        let (mut found, mut ends, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for number in super::fitness::descriptors(program)? {
+            if number == 0 || given.contains(&number) {
+                continue;
+            }
+            let target = fs::read_link(of(&format!("fd/{number}"))).unwrap_or_default();
+            let target = target.to_string_lossy().into_owned();
+            let information = fs::read_to_string(of(&format!("fdinfo/{number}")));
+            let information = information.step("read about a descriptor")?;
+            let end = End::of(number, &information).filter(|_| number < STAGE[0]);
+            let is_pipe = target.starts_with("pipe:");
+            match (end, what(&target, &information)) {
+                (Some(end), Some(what)) => found.push(One { end, what }),
+                (Some(end), None) if is_pipe => ends.push((target, end)),
+                _ => others.push(target),
+            }
+        }
+        for (name, end) in ends.iter().filter(|(_, end)| !end.is_writer()) {
+            let of_it: Vec<_> = ends.iter().filter(|(other, _)| other == name).collect();
+            let writer = of_it.iter().map(|(_, end)| *end).find(|end| end.is_writer());
+            if let (Some(writer), 2) = (writer, of_it.len()) {
+                let content = content(program, end.number).step("look into a pipe")?;
+                found.push(One { end: *end, what: What::Pipe { writer, content } });
+            }
+        }
+        let own = Self(found);
+        let numbers: BTreeSet<RawFd> = own.numbers().collect();
+        let without = ends.into_iter().filter(|(_, end)| !numbers.contains(&end.number));
+        others.extend(without.map(|(name, _)| name));
+        let is_known = |fd: &RawFd| *fd == 0 || numbers.contains(fd) || given.contains(fd);
+        if own.0.len() > MOST || !own.watched().all(|(_, watched)| is_known(&watched.number)) {
+            others.push("more than can be made anew".to_owned());
+        }
+        Ok((own, others))
+    }
+
+    /// Their numbers.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().flat_map(|one| {
+            let writer = match &one.what {
+                What::Pipe { writer, .. } => Some(writer.number),
+                _ => None,
+            };
+            [Some(one.end.number), writer].into_iter().flatten()
+        })
+    }
+
+    fn watched(&self) -> impl Iterator<Item = (RawFd, &Watched)> {
+        self.0.iter().flat_map(|one| {
+            let watched = match &one.what {
+                What::Poll(watched) => watched.as_slice(),
+                _ => &[],
+            };
+            watched.iter().map(|it| (one.end.number, it))
+        })
+    }
+
+    /// Makes all of them in a copy, in which nothing below [`TRANSIT`] is open but 0 and what it was given.
+    pub(super) fn remake(&self, calls: &mut Batch<'_>, given: &[RawFd]) {
+        let step = "make descriptors anew";
+        let mut taken: BTreeSet<RawFd> = given.iter().copied().chain([0]).collect();
+        for One { end, what } in &self.0 {
+            // The kernel gives the lowest number that is free.
+            let mut free = (0..).filter(|number| !taken.contains(number));
+            let (first, second) = (free.next().unwrap_or(0), free.next().unwrap_or(0));
+            let status = end.status().arg();
+            match what {
+                What::Null => {
+                    let null = calls.data(b"/dev/null\0");
+                    let flags = end.flags & (libc::O_ACCMODE | libc::O_NONBLOCK);
+                    calls.call(
+                        libc::SYS_openat,
+                        &[libc::AT_FDCWD.arg(), null, flags.arg(), 0],
+                        step,
+                    );
+                }
+                What::Event { count, is_semaphore } => {
+                    let kind = if *is_semaphore { libc::EFD_SEMAPHORE } else { 0 };
+                    calls.call(libc::SYS_eventfd2, &[u64::from(*count), status | kind.arg()], step);
+                }
+                What::Poll(_) => calls.call(libc::SYS_epoll_create1, &[0], step),
+                What::Pipe { writer, content } => {
+                    let pair = calls.words(&[0]);
+                    calls.call(libc::SYS_pipe2, &[pair, 0], step);
+                    if !content.is_empty() {
+                        let (at, length) = (calls.data(content), content.len() as u64);
+                        calls.call(libc::SYS_write, &[second.arg(), at, length], step);
+                    }
+                    for (from, stage) in [first, second].into_iter().zip(STAGE) {
+                        move_to(calls, from, stage, 0);
+                    }
+                    for (stage, end) in STAGE.into_iter().zip([end, writer]) {
+                        move_to(calls, stage, end.number, end.close_on_exec());
+                        let arguments = [end.number.arg(), libc::F_SETFL.arg(), end.status().arg()];
+                        calls.call(libc::SYS_fcntl, &arguments, step);
+                    }
+                    taken.extend([end.number, writer.number]);
+                    continue;
+                }
+            }
+            move_to(calls, first, end.number, end.close_on_exec());
+            taken.insert(end.number);
+        }
+        for (poll, Watched { number, events, data }) in self.watched() {
+            // `struct epoll_event` has no gap on x86-64.
+            let event = [&events.to_ne_bytes()[..], &data.to_ne_bytes()].concat();
+            let arguments =
+                [poll.arg(), libc::EPOLL_CTL_ADD.arg(), number.arg(), calls.data(&event)];
+            calls.call(libc::SYS_epoll_ctl, &arguments, step);
+        }
+    }
+}
+
+fn move_to(calls: &mut Batch<'_>, from: RawFd, to: RawFd, flags: i32) {
+    let step = "place descriptors";
+    if from == to {
+        let flag = if flags == 0 { 0 } else { libc::FD_CLOEXEC };
+        calls.call(libc::SYS_fcntl, &[from.arg(), libc::F_SETFD.arg(), flag.arg()], step);
+        return;
+    }
+    calls.call(libc::SYS_dup3, &[from.arg(), to.arg(), flags.arg()], step);
+    calls.call(libc::SYS_close, &[from.arg()], step);
+}
+
+/// What a descriptor is, if it is not an end of a pipe.
+fn what(target: &str, information: &str) -> Option<What> {
+    match target {
+        "/dev/null" => Some(What::Null),
+        "anon_inode:[eventfd]" => {
+            let count = u64::from_str_radix(field(information, "eventfd-count:")?, 16).ok()?;
+            let is_semaphore = field(information, "eventfd-semaphore:") == Some("1");
+            Some(What::Event { count: u32::try_from(count).ok()?, is_semaphore })
+        }
+        "anon_inode:[eventpoll]" => {
+            let lines = information.lines().filter(|line| line.starts_with("tfd:"));
+            lines.map(watched).collect::<Option<_>>().map(What::Poll)
+        }
+        _ => None,
+    }
+}
+
+/// `tfd:        5 events:       1d data: ffffffffffffffff  pos:0 ino:61af sdev:7`
+fn watched(line: &str) -> Option<Watched> {
+    let mut words = line.split_whitespace();
+    let number = words.nth(1)?.parse().ok()?;
+    let events = u32::from_str_radix(words.nth(1)?, 16).ok()?;
+    let data = u64::from_str_radix(words.nth(1)?, 16).ok()?;
+    Some(Watched { number, events, data })
+}
+
+fn field<'a>(information: &'a str, name: &str) -> Option<&'a str> {
+    information.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// What is in a pipe, which stays there.
+fn content(program: Pid, number: RawFd) -> io::Result<Vec<u8>> {
+    let process = pidfd_open(program, PidfdFlags::empty())?;
+    let reader: OwnedFd = pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?;
+    let waits = ioctl_fionread(&reader)?;
+    if waits > MOST_IN_A_PIPE {
+        return Err(io::Error::other("there is too much in it"));
+    }
+    let mut content = vec![0; usize::try_from(waits).unwrap_or(0)];
+    if !content.is_empty() {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let copied = tee(&reader, &to, content.len(), SpliceFlags::NONBLOCK)?;
+        let have = read(&from, &mut content)?;
+        if copied != content.len() || have != copied {
+            return Err(io::Error::other("not all of it was there"));
+        }
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_read_as_the_kernel_tells_them() {
+        let poll = "pos:\t0\nflags:\t02000002\nmnt_id:\t17\nino:\t1038\n\
+            tfd:       14 events:       19 data:                e  pos:0 ino:40e sdev:10\n\
+            tfd:       12 events: 80000001 data: ffffffffffffffff  pos:0 ino:105453e sdev:f\n";
+        let watched = |number, events, data| Watched { number, events, data };
+        let wanted = vec![watched(14, 0x19, 14), watched(12, 0x8000_0001, u64::MAX)];
+        assert_eq!(what("anon_inode:[eventpoll]", poll), Some(What::Poll(wanted)));
+        assert_eq!(what("anon_inode:[eventpoll]", &poll.replace("events: ", "")), None);
+        let event = "pos:\t0\nflags:\t02004002\nmnt_id:\t17\nino:\t1038\n\
+            eventfd-count:               1f\neventfd-id: 32\neventfd-semaphore: 1\n";
+        let counter = What::Event { count: 31, is_semaphore: true };
+        assert_eq!(what("anon_inode:[eventfd]", event), Some(counter));
+        let large = event.replace("              1f", "100000000");
+        assert_eq!(what("anon_inode:[eventfd]", &large), None);
+        for other in ["socket:[1]", "/dev/zero", "anon_inode:[timerfd]", "/memfd:x (deleted)"] {
+            assert_eq!(what(other, event), None);
+        }
+    }
+
+    #[test]
+    fn flags_are_octal() {
+        let end = End::of(7, "pos:\t0\nflags:\t02004001\n").unwrap();
+        assert!(end.is_writer() && end.close_on_exec() != 0);
+        assert_eq!(end.status(), libc::O_NONBLOCK);
+        assert!(!End::of(8, "flags:\t0100000\n").unwrap().is_writer());
+        assert_eq!(End::of(9, "pos:\t0\n"), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! The other threads of a process. They stand for good where they wait, as its first one does, and each copy
+//! gets the like of them: at the same place, with the same stack, mask and name, and as confined as
+//! its first one is by then.
+//!
+//! A thread that stands in a call makes it once more. Only calls are known here to which that makes no
+//! difference, and in which a thread holds no lock.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use crate::step::{Failure, Step};
+use crate::sys::trace::{self, Registers, Sequences, Stop};
+
+use super::remote::Remote;
+use super::{Argument, PATIENCE, fitness};
+
+/// Calls in which a thread waits.
+const WAITING: [libc::c_long; 3] = [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+/// Most threads beside the first: an interpreter's own are some ten.
+const MOST: usize = 64;
+/// Time for a thread that does something to be done with it.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Threads that stand.
+#[derive(Debug, Default)]
+pub(super) struct Others(BTreeMap<i32, Thread>);
+
+#[derive(Clone, Debug)]
+struct Thread {
+    registers: Registers,
+    /// Of signals.
+    mask: u64,
+    name: String,
+    sequences: Option<Sequences>,
+}
+
+/// Stops all threads of a program but its first one, which stands already.
+pub(super) fn stop_others(program: Pid) -> Result<Others, Failure> {
+    let mut others = Others::default();
+    // One that runs may start another.
+    loop {
+        let threads = fitness::threads(program)?;
+        let next = threads.into_iter().find(|it| *it != program && !others.has(*it));
+        let Some(next) = next else { return Ok(others) };
+        if others.0.len() == MOST {
+            return Err(Failure(format!("it has more than {MOST} threads")));
+        }
+        // It may end just now; then it is not there any more.
+        let Some(registers) = stop(next).or_else(|failure| match fitness::threads(program) {
+            Ok(threads) if !threads.contains(&next) => Ok(None),
+            _ => Err(failure),
+        })?
+        else {
+            continue;
+        };
+        super::remote::check_mode(&registers)?;
+        let mask = trace::signal_mask(next).step("read a mask of signals")?;
+        let sequences = trace::sequences(next).step("ask for restartable sequences")?;
+        let name = fitness::name(next)?;
+        let id = next.as_raw_nonzero().get();
+        others.0.insert(id, Thread { registers, mask, name, sequences });
+    }
+}
+
+fn stop(thread: Pid) -> Result<Option<Registers>, Failure> {
+    trace::seize(thread).step("hold a thread")?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        trace::interrupt(thread).step("stop a thread")?;
+        while trace::wait_for_stop(thread).step("wait for a thread")? != Stop::Told {
+            trace::resume(thread).step("resume a thread")?;
+        }
+        let registers = trace::registers(thread).step("read registers")?;
+        if WAITING.iter().any(|call| call.cast_unsigned() == registers.orig_rax) {
+            return Ok(Some(registers));
+        }
+        if Instant::now() > until {
+            return Err(Failure("a thread does not wait".to_owned()));
+        }
+        trace::resume(thread).step("resume a thread")?;
+        std::thread::sleep(PAUSE);
+    }
+}
+
+impl Others {
+    fn has(&self, thread: Pid) -> bool {
+        self.0.contains_key(&thread.as_raw_nonzero().get())
+    }
+
+    /// Makes the like of them in a copy, which is confined already. They stand, and nothing is left to do
+    /// but to let go of them.
+    pub(super) fn remake(&self, program: &Remote) -> Result<Vec<Remote>, Failure> {
+        self.0.values().map(|thread| thread.remake(program)).collect()
+    }
+}
+
+impl Thread {
+    fn remake(&self, program: &Remote) -> Result<Remote, Failure> {
+        let made = program.clone_thread(self.registers.fs_base).step("make a thread")?;
+        let name = made.put(&self.name).step("write a name")?;
+        made.call(libc::SYS_prctl, &[libc::PR_SET_NAME.arg(), name]).step("name a thread")?;
+        trace::set_signal_mask(made.pid(), self.mask).step("set a mask of signals")?;
+        made.stand_ready(self.registers, self.sequences).step("let a thread go on")?;
+        Ok(made)
+    }
+}
