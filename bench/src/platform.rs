@@ -19,7 +19,7 @@ use crate::http_client::{Target, once};
 /// A Python function that answers at once.
 pub(crate) const PYTHON: &str = "import json\n\ndef handler(event, context):\n    \
     return {\"statusCode\": 200, \"body\": \"hello \" + event[\"name\"]}\n";
-const NODE: &str =
+pub(crate) const NODE: &str =
     "exports.handler = async (event) => ({ statusCode: 200, body: 'hello ' + event.name });\n";
 
 /// Time in which a server comes to rest.

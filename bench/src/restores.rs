@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cold::pair;
 use crate::cpu::Pinning;
-use crate::platform::{Language, PYTHON, Platform};
+use crate::platform::{Language, NODE, PYTHON, Platform};
 use crate::report::say;
 
 /// The first Python 3 that has snapshots.
@@ -50,10 +50,17 @@ impl Default for Arguments {
     }
 }
 
+/// Builds 200,000 objects.
+const OBJECTS: &str = "const objects = Array.from({ length: 200000 }, (_, i) => ({ i, text: 'x' + i }));\n\
+                       exports.handler = async (event) => objects[event.n ?? 7].text;\n";
+
 /// A function whose restore is measured.
 struct Case {
     name: &'static str,
     source: &'static str,
+    runtime: String,
+    file: &'static str,
+    handler: &'static str,
     /// A bundle of packages that it imports.
     bundle: Option<PathBuf>,
 }
@@ -100,13 +107,22 @@ pub(crate) fn measure(binary: &Path, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Node.js follows when it has snapshots.
 fn cases(platform: &Platform) -> Result<Vec<Case>> {
-    let mut cases = vec![Case { name: "python", source: PYTHON, bundle: None }];
-    match numpy(serving(platform)?) {
-        Ok(bundle) => {
-            cases.push(Case { name: "python-numpy", source: HEAVY, bundle: Some(bundle) })
+    let of_python = |name, source, bundle| -> Result<Case> {
+        let runtime = format!("python3.{}", serving(platform)?.max(SNAPSHOTS_FROM));
+        Ok(Case { name, source, runtime, file: "app.py", handler: "app.handler", bundle })
+    };
+    let mut cases = vec![of_python("python", PYTHON, None)?];
+    let node = runtimes(platform)?.into_iter().filter(|one| one.starts_with("nodejs")).max();
+    if let Some(runtime) = node {
+        for (name, source) in [("node", NODE), ("node-objects", OBJECTS)] {
+            let (runtime, bundle) = (runtime.clone(), None);
+            let (file, handler) = ("index.js", "index.handler");
+            cases.push(Case { name, source, runtime, file, handler, bundle });
         }
+    }
+    match numpy(serving(platform)?) {
+        Ok(bundle) => cases.push(of_python("python-numpy", HEAVY, Some(bundle))?),
         Err(error) => say(&format!("python-numpy is skipped: {error:#}")),
     }
     Ok(cases)
@@ -114,12 +130,17 @@ fn cases(platform: &Platform) -> Result<Vec<Case>> {
 
 /// Which Python 3 serves the runtime: the first with snapshots, or the nearest in its place.
 fn serving(platform: &Platform) -> Result<u32> {
-    let output = platform.lacewing("runtimes").args(["--output", "json"]).output()?;
-    let runtimes: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-    let minor = |one: &Value| one["runtime"].as_str()?.strip_prefix("python3.")?.parse().ok();
-    let minors: Vec<u32> = runtimes.iter().filter_map(minor).collect();
+    let minor = |one: &String| one.strip_prefix("python3.")?.parse().ok();
+    let minors: Vec<u32> = runtimes(platform)?.iter().filter_map(minor).collect();
     let with_snapshots = minors.iter().filter(|minor| **minor >= SNAPSHOTS_FROM).min();
     with_snapshots.or_else(|| minors.iter().max()).copied().context("the server has no Python")
+}
+
+/// The identifiers of what the server has.
+fn runtimes(platform: &Platform) -> Result<Vec<String>> {
+    let output = platform.lacewing("runtimes").args(["--output", "json"]).output()?;
+    let found: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    Ok(found.iter().filter_map(|one| one["runtime"].as_str().map(str::to_owned)).collect())
 }
 
 /// The directory of the package for this Python 3, which is fetched once unless the tests have it.
@@ -148,15 +169,15 @@ fn numpy(minor: u32) -> Result<PathBuf> {
 /// Deploys a function, publishes its first version and waits for the snapshot.
 fn publish(platform: &Platform, case: &Case) -> Result<()> {
     let directory = platform.directory(case.name)?;
-    std::fs::write(directory.join("app.py"), case.source)?;
+    std::fs::write(directory.join(case.file), case.source)?;
     if let Some(bundle) = &case.bundle {
         let copied = Command::new("cp").arg("-R").arg(bundle.join(".")).arg(&directory).status()?;
         ensure!(copied.success(), "cannot copy {}", bundle.display());
     }
-    let runtime = format!("python3.{}", serving(platform)?.max(SNAPSHOTS_FROM));
     // With threads of its own numpy could not be forked.
     let options = ["--env", "OPENBLAS_NUM_THREADS=1", "--memory", "512", "--timeout", "30"];
-    let options = ["--runtime", &runtime, "--handler", "app.handler"].into_iter().chain(options);
+    let options =
+        ["--runtime", &case.runtime, "--handler", case.handler].into_iter().chain(options);
     platform.deploy_directory(&directory, case.name, options)?;
     let path = format!("/2015-03-31/functions/{}", case.name);
     let configuration = json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}).to_string();

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use lacewing_runtime::{Interpreter, Runtimes};
+use lacewing_model::RuntimeId;
+use lacewing_runtime::{Interpreter, Runtimes, origin_fitness};
 use lacewing_sandbox::{Launcher, Report};
 use serde::Serialize;
 
@@ -33,6 +34,19 @@ pub struct Doctor {
     pub report: Report,
     /// The interpreters, one for each runtime identifier.
     pub runtimes: Vec<Interpreter>,
+    /// How each of them begins.
+    pub interpreters: Vec<Beginning>,
+}
+
+/// How the Instances of an interpreter begin.
+#[derive(Clone, Debug, Serialize)]
+pub struct Beginning {
+    /// The identifier.
+    pub runtime: RuntimeId,
+    /// Whether they are copies of one that is warm.
+    pub forked: bool,
+    /// Why they are not.
+    pub why: Option<String>,
 }
 
 impl Doctor {
@@ -45,8 +59,19 @@ impl Doctor {
             cpu: settings.cpu,
             network: Egress::of(&report),
             report,
+            interpreters: runtimes.list().iter().map(|one| Beginning::of(settings, one)).collect(),
             runtimes: runtimes.list(),
         }
+    }
+}
+
+impl Beginning {
+    fn of(settings: &Settings, interpreter: &Interpreter) -> Self {
+        let has_own_root = settings.sandbox_root.is_some();
+        let data_dir = std::fs::canonicalize(&settings.data_dir);
+        let data_dir = data_dir.unwrap_or_else(|_| settings.data_dir.clone());
+        let why = origin_fitness(settings.forks, has_own_root, &data_dir, interpreter).err();
+        Self { runtime: interpreter.runtime, forked: why.is_none(), why }
     }
 }
 

@@ -44,5 +44,6 @@ pub use lacewing_sandbox::{Freezer, Traffic};
 pub use layout::tmp_of;
 pub use log::{LogBatch, LogLine, LogReceiver};
 pub use names::NameRelay;
+pub use origins::fitness as origin_fitness;
 pub use runtimes::{Interpreter, Resolved, Runtimes};
 pub use starter::{Options, Premises, StartRequest, Starter};

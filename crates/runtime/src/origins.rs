@@ -173,8 +173,11 @@ pub(crate) fn programs(
     layout: &Layout,
 ) -> (Vec<OriginProgram>, Programs) {
     let (mut programs, mut places) = (Vec::new(), Programs::new());
+    let data_dir = options.run_dir.parent().and_then(|dir| fs::canonicalize(dir).ok());
+    let data_dir = data_dir.unwrap_or_default();
     for interpreter in runtimes.list() {
-        let place = fitness(options, &interpreter).map(|()| {
+        let fit = fitness(options.forks, options.has_own_root, &data_dir, &interpreter);
+        let place = fit.map(|()| {
             let environment = environment::blank(interpreter.runtime, options.endpoint_port);
             programs.push(layout.origin(&interpreter, environment));
             programs.len() - 1
@@ -190,15 +193,29 @@ pub(crate) fn program_of(kind: &Kind, programs: &Programs) -> Result<usize, Stri
     programs.get(&kind.interpreter.runtime).cloned().unwrap_or_else(unknown)
 }
 
-fn fitness(options: &Options, interpreter: &Interpreter) -> Result<(), String> {
-    if !options.forks {
+/// Sees that an interpreter can be an origin where the configuration wants forks, and with a tree for
+/// sandboxes that is the host's or not; otherwise tells why not. What lies in the data directory cannot.
+///
+/// # Errors
+/// The reason, in words.
+pub fn fitness(
+    forks: bool,
+    has_own_root: bool,
+    data_dir: &Path,
+    interpreter: &Interpreter,
+) -> Result<(), String> {
+    if !forks {
         return Err("the configuration wants each interpreter to be started".to_owned());
     }
     if !rustix::process::geteuid().is_root() || !cfg!(target_arch = "x86_64") {
         return Err("it takes a server of root and an x86-64 processor".to_owned());
     }
-    if options.has_own_root {
+    if has_own_root {
         return Err("it takes the host's own programs".to_owned());
+    }
+    let own = [&interpreter.path, &interpreter.prefix].map(fs::canonicalize);
+    if own.iter().flatten().any(|path| path.starts_with(data_dir)) {
+        return Err("it lies where the server writes".to_owned());
     }
     let only_roots = |path: &Path| match changed_by_others(path) {
         Ok(None) => Ok(()),

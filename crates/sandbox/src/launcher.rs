@@ -211,6 +211,13 @@ impl State {
     }
 
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        if let Request::Spawn { id, .. } | Request::Restore { id, .. } | Request::Origin { id, .. } =
+            &request
+            && (*id >= AHEAD || self.running.contains_key(id))
+        {
+            // Whoever asks is not our server; the end of the socket tells.
+            return;
+        }
         match request {
             Request::Spawn { id, spec, fds: numbers } => self.spawn(id, spec, fds, &numbers),
             Request::Restore { id, snapshot, spec, fds: numbers } => {

@@ -121,15 +121,16 @@ fn enter_template() -> Result<(), Failure> {
     rustix::process::chdir("/").step("enter the root")
 }
 
-/// Covers a directory, for this mount namespace, with a copy of what is in it now.
-pub(crate) fn preserve(directory: &Path) -> Result<(), Failure> {
+/// Covers a directory, for this mount namespace, with a copy of what is in it now, and opens that: who may
+/// write to what is around the directory can put another in its place, and its path means that then.
+pub(crate) fn preserve(directory: &Path) -> Result<OwnedFd, Failure> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
     let copied = tmpfs(64 << 20, 1 << 16, 0o755, None).and_then(|tmpfs| {
         let place = format!("/proc/self/fd/{}", tmpfs.as_raw_fd());
         copy_all(directory, Path::new(&place))?;
         sys::mount_setattr(tmpfs.as_fd(), READ_ONLY | NO_SUID | NO_DEV, false)?;
-        attach(&tmpfs, directory)
+        attach(&tmpfs, directory).map(|()| tmpfs)
     });
     copied.step_of("copy", directory.display())
 }

@@ -68,18 +68,20 @@ pub(crate) fn run(charge: &Charge<'_>) -> ! {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the keeper")?;
         set_parent_process_death_signal(Some(Signal::KILL)).step("PDEATHSIG")
     });
-    let held = began.and_then(|()| hold(charge));
+    // From here on it is heard of ends and stops by waiting for the signal.
+    let ends = began.and_then(|()| sys::signal_fd(&[libc::SIGCHLD]).step("signalfd"));
+    let held = ends.and_then(|ends| hold(charge).map(|standing| (standing, ends)));
     let verdict = match &held {
         Ok(_) => Verdict::Held,
         Err(Failure(why)) => Verdict::Unfit { why: why.clone() },
     };
     // Whoever asked may have gone.
     send(charge.answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
-    let Ok(standing) = held else { sys::exit_now(0) };
+    let Ok((standing, ends)) = held else { sys::exit_now(0) };
     let snapshot = &standing.remote;
     let Ok(program) = pidfd_open(snapshot.pid(), PidfdFlags::empty()) else { sys::exit_now(0) };
     let (mut buffer, mut spare) = (vec![0; MESSAGE_LIMIT], copy(snapshot).ok());
-    while waits_for_order(&charge.orders, &program)
+    while waits_for_order(&charge.orders, &program, &ends)
         && let Ok(Some((order, fds))) =
             receive::<Order>(charge.orders.as_fd(), &mut buffer, RecvFlags::empty())
     {
@@ -99,11 +101,18 @@ pub(crate) fn run(charge: &Charge<'_>) -> ! {
 
 /// Waits for an order; `false` if the program has ended, of which its init hears when this process lets
 /// go of it.
-fn waits_for_order(orders: &OwnedFd, program: &OwnedFd) -> bool {
+///
+/// A program has not ended before its threads were collected, which only who holds them can do.
+fn waits_for_order(orders: &OwnedFd, program: &OwnedFd, ends: &OwnedFd) -> bool {
     loop {
-        let mut ready = [PollFd::new(program, PollFlags::IN), PollFd::new(orders, PollFlags::IN)];
+        let mut ready = [program, orders, ends].map(|fd| PollFd::new(fd, PollFlags::IN));
         match poll(&mut ready, None) {
-            Ok(_) => return ready[0].revents().is_empty(),
+            Ok(_) if !ready[0].revents().is_empty() => return false,
+            Ok(_) if !ready[2].revents().is_empty() => {
+                while rustix::io::read(ends, &mut [0; 1024]).is_ok_and(|read| read > 0) {}
+                trace::collect();
+            }
+            Ok(_) => return true,
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return false,
         }

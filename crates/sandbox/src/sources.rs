@@ -22,37 +22,55 @@ struct Place {
     named: PathBuf,
     /// The same without links, as it was at the start.
     real: PathBuf,
+    /// What takes its place, wherever its path leads by now.
+    copy: Option<OwnedFd>,
 }
 
 impl Sources {
     /// Resolves the directories, which must exist.
     pub(crate) fn resolve(named: &[PathBuf]) -> io::Result<Self> {
-        let place =
-            |named: &PathBuf| Ok(Place { named: named.clone(), real: fs::canonicalize(named)? });
+        let place = |named: &PathBuf| {
+            Ok(Place { named: named.clone(), real: fs::canonicalize(named)?, copy: None })
+        };
         named.iter().map(place).collect::<io::Result<_>>().map(Self)
     }
 
     /// Opens a source, by which it can be bound and not read.
     pub(crate) fn open(&self, source: &Path) -> io::Result<OwnedFd> {
-        let real = self.place(source).ok_or_else(|| {
+        let (place, inside) = self.place(source).ok_or_else(|| {
             let why = "it is in none of the directories from which the launcher may bind";
             io::Error::new(io::ErrorKind::PermissionDenied, why)
         })?;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        if let Some(copy) = &place.copy {
+            let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+            let resolve = resolve | ResolveFlags::BENEATH;
+            return Ok(openat2(copy, inside, flags, Mode::empty(), resolve)?);
+        }
+        let real = match inside.as_os_str().is_empty() {
+            // Joined with nothing it would end in a slash, which a file does not bear.
+            true => place.real.clone(),
+            false => place.real.join(inside),
+        };
         Ok(openat2(CWD, real, flags, Mode::empty(), resolve)?)
     }
 
-    fn place(&self, source: &Path) -> Option<PathBuf> {
-        self.0.iter().find_map(|place| {
+    /// Has a copy take the place of one of the directories.
+    pub(crate) fn keep(&mut self, named: &Path, copy: OwnedFd) {
+        if let Some(place) = self.0.iter_mut().find(|place| place.named == named) {
+            place.copy = Some(copy);
+        }
+    }
+
+    fn place<'a>(&self, source: &'a Path) -> Option<(&Place, &'a Path)> {
+        let found = self.0.iter().filter_map(|place| {
             let inside = source.strip_prefix(&place.named).ok()?;
-            if inside.as_os_str().is_empty() {
-                // Joined with nothing it would end in a slash, which a file does not bear.
-                return Some(place.real.clone());
-            }
             let is_plain = inside.components().all(|part| matches!(part, Component::Normal(_)));
-            is_plain.then(|| place.real.join(inside))
-        })
+            is_plain.then_some((place, inside))
+        });
+        // One may lie in another; the innermost says what is there.
+        found.min_by_key(|(_, inside)| inside.components().count())
     }
 }
 

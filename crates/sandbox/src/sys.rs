@@ -166,6 +166,18 @@ pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Waits for a signal that is blocked, so long at most.
+fn wait_for_signal(signal: i32, most: std::time::Duration) {
+    let set = signal_set(&[signal]);
+    let most = libc::timespec {
+        tv_sec: most.as_secs().cast_signed(),
+        tv_nsec: i64::from(most.subsec_nanos()),
+    };
+    // JUSTIFICATION: rustix has it as unsafe only, for the sake of handlers.
+    // SAFETY: set and time are initialised; nothing is asked for about the signal.
+    unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const most) };
+}
+
 /// Blocks what a terminal or a service manager sends to a whole group of processes: the launcher
 /// ends with the server, which decides when.
 pub(crate) fn block_stop_signals() -> io::Result<()> {

@@ -94,6 +94,16 @@ fn text(document: &Value) -> String {
     }
     let found = document["runtimes"].as_array().map(Vec::as_slice).unwrap_or_default();
     sections.push(format!("\n{}", runtimes::text(found)));
+    let began = document["interpreters"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let started: Vec<String> = began
+        .iter()
+        .filter_map(|one| Some((one["runtime"].as_str()?, one["why"].as_str()?)))
+        .map(|(runtime, why)| format!("  {runtime}: {why}"))
+        .collect();
+    if !started.is_empty() {
+        let title = "not copied from a warm interpreter, but started each time:";
+        sections.push(format!("\n{title}\n{}", started.join("\n")));
+    }
     sections.join("\n")
 }
 
@@ -114,6 +124,10 @@ mod tests {
                  "detail": "no cgroup", "remedy": "mount cgroup2"},
             ]},
             "runtimes": [],
+            "interpreters": [
+                {"runtime": "python3.12", "forked": true, "why": null},
+                {"runtime": "nodejs22.x", "forked": false, "why": "somebody else than root can change /opt"},
+            ],
         });
         insta::assert_snapshot!(text(&document).trim_end(), @r"
         isolation: partial: it lacks memory limit, without landlock
@@ -126,6 +140,11 @@ mod tests {
 
         what to do:
           memory limit: mount cgroup2
+
+
+
+        not copied from a warm interpreter, but started each time:
+          nodejs22.x: somebody else than root can change /opt
         ");
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn open(
     sys::block_stop_signals().map_err(|error| error.to_string())?;
     // What a function makes others may read, as on Lambda; whoever started the server is no matter.
     umask(Mode::from_raw_mode(0o022));
-    let sources = Sources::resolve(&options.sources)
+    let mut sources = Sources::resolve(&options.sources)
         .map_err(|error| format!("a directory to bind from cannot be used: {error}"))?;
     let root = is_root();
     let layout = Layout::read(Path::new("/"), options.cgroup_parent.as_deref());
@@ -57,7 +57,8 @@ pub(super) fn open(
     raise_open_files();
     let moved = own_mounts(root);
     if let (true, Ok(()), Some(shared)) = (root, &moved, &options.shared) {
-        root::preserve(shared).map_err(|Failure(message)| message)?;
+        let copy = root::preserve(shared).map_err(|Failure(message)| message)?;
+        sources.keep(shared, copy);
     }
     let maker = scratch(root, &options);
     let (scratch, in_memory) = match maker.and_then(Scratch::proven) {

@@ -369,7 +369,7 @@ impl Remote {
     pub(super) fn end(&self) {
         // It may have ended already, and its number may be another's.
         pidfd_send_signal(&self.process, Signal::KILL).ok();
-        while trace::wait_for_stop(self.pid).is_ok() {}
+        trace::wait_for_end(self.pid);
     }
 
     fn stepped(&self, number: libc::c_long, arguments: &[u64]) -> io::Result<(u64, Option<Pid>)> {
@@ -425,8 +425,8 @@ impl Remote {
 
 fn end(pid: Pid) {
     kill_process(pid, Signal::KILL).ok();
-    // Until it has ended, of which its parent hears only then.
-    while trace::wait_for_stop(pid).is_ok() {}
+    // Its parent hears of its end only then.
+    trace::wait_for_end(pid);
 }
 
 fn open_memory(pid: Pid) -> io::Result<File> {

@@ -65,7 +65,11 @@ pub(super) fn stop_others(program: Pid) -> Result<Others, Failure> {
 }
 
 fn stop(thread: Pid) -> Result<Option<Registers>, Failure> {
-    trace::seize(thread).step("hold a thread")?;
+    match trace::seize(thread) {
+        // It was started by one that is held, and so is held already.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+        seized => seized.step("hold a thread")?,
+    }
     let until = Instant::now() + PATIENCE;
     loop {
         trace::interrupt(thread).step("stop a thread")?;

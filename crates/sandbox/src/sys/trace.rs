@@ -5,10 +5,11 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::{check, check_int};
+use super::{check, check_int, wait_for_signal};
 
 /// What a process that is held does on its own, as `PTRACE_O_*`: it dies with its holder, and is
 /// held from its first instruction on if it was forked by one.
@@ -119,12 +120,9 @@ pub(crate) fn child(pid: Pid) -> io::Result<Pid> {
     child.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Waits until a process that is held stops; an error if it has ended.
+/// Waits until a process that is held stops; an error if it has ended. The caller has blocked SIGCHLD.
 pub(crate) fn wait_for_stop(pid: Pid) -> io::Result<Stop> {
-    let mut status = 0;
-    // JUSTIFICATION: rustix takes the event of a stop for a part of the signal.
-    // SAFETY: `status` outlives the call.
-    check_int(unsafe { libc::waitpid(pid.as_raw_nonzero().get(), &raw mut status, libc::__WALL) })?;
+    let status = wait_for_status(pid)?;
     if !libc::WIFSTOPPED(status) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
@@ -134,6 +132,63 @@ pub(crate) fn wait_for_stop(pid: Pid) -> io::Result<Stop> {
         0 if libc::WSTOPSIG(status) == libc::SIGTRAP => Stop::Stepped,
         _ => Stop::Signal,
     })
+}
+
+/// Collects whatever has ended of what is held. What stands has been waited for.
+pub(crate) fn collect() {
+    // JUSTIFICATION: rustix cannot wait for threads.
+    // SAFETY: no status is asked for.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) } > 0 {}
+}
+
+/// Waits for the end of a process that has been killed.
+pub(crate) fn wait_for_end(pid: Pid) {
+    while wait_for_status(pid).is_ok_and(|status| libc::WIFSTOPPED(status)) {}
+}
+
+/// How long nothing must be heard before it is looked for.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// Waits for what becomes of a process, and collects its threads if it has been killed: a process has not
+/// ended before that, and only who holds them can do it.
+fn wait_for_status(pid: Pid) -> io::Result<i32> {
+    let raw = pid.as_raw_nonzero().get();
+    let mut has_heard_nothing = false;
+    loop {
+        let mut status = 0;
+        // JUSTIFICATION: rustix takes the event of a stop for a part of the signal.
+        // SAFETY: `status` outlives the call.
+        let waited = unsafe { libc::waitpid(raw, &raw mut status, libc::__WALL | libc::WNOHANG) };
+        if check_int(waited)? == raw {
+            return Ok(status);
+        }
+        if has_heard_nothing && is_zombie(pid) {
+            collect_threads(pid);
+        }
+        wait_for_signal(libc::SIGCHLD, SILENCE);
+        has_heard_nothing = true;
+    }
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}
+
+fn collect_threads(pid: Pid) {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    for entry in tasks.into_iter().flatten().flatten() {
+        let Some(thread) = entry.file_name().to_str().and_then(|it| it.parse::<i32>().ok()) else {
+            continue;
+        };
+        if thread != pid.as_raw_nonzero().get() {
+            // JUSTIFICATION: rustix cannot wait for threads.
+            // SAFETY: no status is asked for.
+            unsafe {
+                libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG);
+            }
+        }
+    }
 }
 
 fn request(request: libc::c_uint, pid: Pid, address: usize, data: usize) -> io::Result<()> {
