@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import platform
 
 import pytest
 
@@ -98,11 +99,14 @@ def test_each_kind_has_some_and_all_are_gone_at_the_end(server_with):
     assert wait_until(lambda: not any(is_blank(pid) for pid in waiting))
 
 
-def test_none_are_made_where_none_are_wanted(server_with):
-    server = server_with(0)
+@pytest.mark.parametrize("interpreters", ["forked", "started"])
+def test_none_are_made_where_none_are_wanted(server_with, interpreters):
+    server = server_with(0, interpreters)
     own = Functions(server)
-    name = own.python(UNIQUE)
-    assert own.invoke(name).error is None
+    name = own.python("def handler(event, context): return open('/proc/self/cmdline').read()")
+    can_fork = interpreters == "forked" and os.geteuid() == 0 and platform.machine() == "x86_64"
+    assert wait_until(lambda: counts(server)["origins"] == can_fork)
+    assert own.invoke(name).payload.endswith("origin\0") == can_fork, "forks are another matter"
     assert (counts(server)["blank"], counts(server)["blank_used"]) == (0, 0)
     assert server.stop() == 0
 

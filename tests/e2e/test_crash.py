@@ -170,7 +170,8 @@ def crash(server, name: str, rest) -> None:
 
 def test_a_kill_under_load_loses_nothing_acknowledged(own_server, tmp_path):
     config = tmp_path / "lacewing.toml"
-    config.write_text('[limits]\nkeep_alive = "1s"\nblank_instances = 0\nempty_sandboxes = 0\n')
+    config.write_text('[limits]\nkeep_alive = "1s"\nblank_instances = 0\nempty_sandboxes = 0\n'
+                      '[sandbox]\ninterpreters = "started"\n')
     server = own_server("--config", str(config))
     helpers = len(descendants(server.process.pid))
 

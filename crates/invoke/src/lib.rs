@@ -68,6 +68,8 @@ pub struct Stats {
     pub blank: usize,
     /// Cold starts since the start of the server that found one.
     pub blank_used: u64,
+    /// Warm interpreters from which Instances are forked.
+    pub origins: usize,
     /// Usage records that could not be written since the start.
     pub usage_lost: u64,
     /// Log records that were lost since the start: more came than is taken.
@@ -196,6 +198,7 @@ impl Invoker {
             waiting: counts.waiting,
             blank: blanks.waiting,
             blank_used: blanks.used,
+            origins: blanks.origins,
             usage_lost: self.0.journal.lost(),
             log_records_lost: self.0.log_records_lost.load(Ordering::Relaxed),
             log_bytes_cut: self.0.services.logs.cut_bytes(),

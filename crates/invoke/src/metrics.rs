@@ -69,6 +69,7 @@ pub(crate) struct Metrics {
     instances: Family<InState, Gauge>,
     waiting: Gauge,
     blank_used: Told,
+    origins: Gauge,
     usage_lost: Told,
     log_records_lost: Told,
     log_bytes_cut: Told,
@@ -96,6 +97,7 @@ impl Metrics {
             instances: Family::default(),
             waiting: Gauge::default(),
             blank_used: Told::default(),
+            origins: Gauge::default(),
             usage_lost: Told::default(),
             log_records_lost: Told::default(),
             log_bytes_cut: Told::default(),
@@ -124,6 +126,8 @@ impl Metrics {
         registry.register("waiting_invocations", text, self.waiting.clone());
         let text = "Cold starts that found a blank Instance";
         registry.register("blank_instances_used", text, self.blank_used.clone());
+        let text = "Warm interpreters from which Instances are forked";
+        registry.register("origins", text, self.origins.clone());
         let text = "Usage records that could not be written";
         registry.register("usage_records_lost", text, self.usage_lost.clone());
         let text = "Log records that were lost because more came than is taken";
@@ -201,6 +205,7 @@ impl Metrics {
         }
         self.waiting.set(to_gauge(stats.waiting));
         self.blank_used.inner().store(stats.blank_used, Ordering::Relaxed);
+        self.origins.set(to_gauge(stats.origins));
         self.usage_lost.inner().store(stats.usage_lost, Ordering::Relaxed);
         self.log_records_lost.inner().store(stats.log_records_lost, Ordering::Relaxed);
         self.log_bytes_cut.inner().store(stats.log_bytes_cut, Ordering::Relaxed);

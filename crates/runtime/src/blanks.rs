@@ -28,6 +28,8 @@ const EXPIRY: Duration = Duration::from_secs(10 * 60);
 const LOOK: Duration = Duration::from_secs(30);
 /// Time between a start and the making of the next blank, which the start should not notice.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Kinds, of those that were asked for last, that are prepared though none of them may wait.
+const PREPARED: usize = 8;
 /// Time after one could not be made.
 const PENALTY: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,8 @@ pub struct BlankCounts {
     pub waiting: usize,
     /// That functions have got since the start.
     pub used: u64,
+    /// Warm interpreters from which they are forked.
+    pub origins: usize,
 }
 
 /// All blanks of a node.
@@ -81,9 +85,9 @@ impl Blanks {
         Self { stock, used, changed: Notify::new() }
     }
 
-    pub(crate) fn counts(&self) -> BlankCounts {
+    pub(crate) fn counts(&self, origins: usize) -> BlankCounts {
         let used = self.used.load(Ordering::Relaxed);
-        BlankCounts { waiting: self.stock.lock().count(), used }
+        BlankCounts { waiting: self.stock.lock().count(), used, origins }
     }
 
     /// Notes that a function runs in one that was taken.
@@ -107,10 +111,11 @@ impl Blanks {
         taken
     }
 
-    /// Keeps the stock full by what `make` gives, for ever; whoever stops waiting calls
-    /// [`Self::clear`].
-    pub(crate) async fn refill<F>(&self, make: impl Fn(Kind) -> F)
+    /// Has the kinds prepared that are asked for, and keeps the stock full by what `make` gives, for
+    /// ever; whoever stops waiting calls [`Self::clear`].
+    pub(crate) async fn refill<P, F>(&self, prepare: impl Fn(Kind) -> P, make: impl Fn(Kind) -> F)
     where
+        P: Future<Output = ()>,
         F: Future<Output = Option<Process>>,
     {
         loop {
@@ -121,6 +126,10 @@ impl Blanks {
             let expired = Instant::now().checked_sub(EXPIRY).map(Instant::into_std);
             let old = expired.map(|moment| self.stock.lock().expire(moment));
             drop(old);
+            let latest = self.stock.lock().latest(PREPARED);
+            for kind in latest {
+                prepare(kind).await;
+            }
             while let Some(kind) = self.wanted() {
                 match make(kind.clone()).await {
                     Some(process) => {

@@ -1,6 +1,6 @@
 //! Origins: interpreters that are warm, have never seen a function, and are forked into blank Instances.
 //!
-//! There is one for each interpreter and account, and for Node.js each size of its heap, made when a blank Instance is wanted. What is forked
+//! There is one for each interpreter and account, and for Node.js each size of its heap, made when a function that it suits comes into use. What is forked
 //! from one shares its address layout and its seed of string hashes, so it is replaced after a number of
 //! forks and some time, and serves no second account. Where there can be none the reason is remembered,
 //! and blank Instances are started as ever. No function ever runs in one.
@@ -36,6 +36,8 @@ const MOST_FORKS: u32 = 1_000;
 const LIFE: Duration = Duration::from_secs(10 * 60);
 /// One that nobody has used for so long goes.
 const EXPIRY: Duration = Duration::from_secs(10 * 60);
+/// Where there are as many as there may be, one that nobody has used for so long makes room.
+const REST: Duration = Duration::from_secs(60);
 /// Time until it is tried again where there could be none.
 const PENALTY: Duration = Duration::from_secs(10 * 60);
 /// Forks that may fail in a row: a busy machine is no reason to give one up.
@@ -92,11 +94,18 @@ impl<T> Entry<T> {
 }
 
 impl<T> Shelf<T> {
+    /// How many stand.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().iter().filter(|entry| entry.stands.is_ok()).count()
+    }
+
     /// Whether one should be made.
     pub(crate) fn wants(&self, key: &Key, is_alive: fn(&T) -> bool, now: Instant) -> bool {
         let entries = self.0.lock();
-        let found = entries.iter().find(|entry| entry.key == *key);
-        found.is_none_or(|it| it.is_over(now) || it.stands.as_ref().is_ok_and(|it| !is_alive(it)))
+        match entries.iter().find(|entry| entry.key == *key) {
+            Some(it) => it.is_over(now) || it.stands.as_ref().is_ok_and(|it| !is_alive(it)),
+            None => entries.len() < MOST || entries.iter().any(|it| now > it.used + REST),
+        }
     }
 
     /// Puts one, or the reason why there is none, in the place of the one before.
@@ -357,6 +366,21 @@ mod tests {
         shelf.put(key(12), Ok(8), now);
         (0..9).for_each(|_| shelf.note_failure(&key(12), &former, "why".to_owned(), now));
         assert!(shelf.take(&key(12), |_| true, now).is_some());
+    }
+
+    #[test]
+    fn those_in_use_make_no_room() {
+        let now = Instant::now();
+        let shelf = shelf(now);
+        for minor in 100..u16::try_from(MOST).expect("few") + 99 {
+            shelf.put(key(minor), Ok(1), now);
+        }
+        assert_eq!((shelf.count(), shelf.wants(&key(13), |_| true, now)), (MOST, false));
+        let later = now + REST + Duration::from_secs(1);
+        assert!(shelf.take(&key(12), |_| true, later).is_some());
+        assert!(shelf.wants(&key(13), |_| true, later));
+        shelf.put(key(13), Ok(2), later);
+        assert!(shelf.count() == MOST && shelf.take(&key(12), |_| true, later).is_some());
     }
 
     #[test]

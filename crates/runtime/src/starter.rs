@@ -320,7 +320,7 @@ impl Starter {
     /// How many blank Instances there are and were.
     #[must_use]
     pub fn blanks(&self) -> BlankCounts {
-        self.0.blanks.counts()
+        self.0.blanks.counts(self.0.origins.count())
     }
 
     /// Makes blank Instances and snapshots until `stop`, then ends them.
@@ -328,7 +328,7 @@ impl Starter {
         let shared = &self.0;
         tokio::select! {
             () = stop.cancelled() => {}
-            () = shared.blanks.refill(|kind| shared.blank(kind)) => {}
+            () = shared.blanks.refill(|kind| shared.prepare(kind), |kind| shared.blank(kind)) => {}
             () = shared.expire_snapshots() => {}
             () = self.make_snapshots() => {}
         }

@@ -126,11 +126,11 @@ function frameWhenReady(kind) {
   return end;
 }
 
-/** Stands for good, and returns in each copy: docs/design/017-origins.md. */
+/** Stands for good, and returns in each copy, with the end of its function's environment: docs/design/017-origins.md. */
 function standAsOrigin() {
-  frameWhenReady(RESTORE);
+  const end = frameWhenReady(RESTORE);
   makeUnique(false);
-  loadFirst(); // touches, and thereby copies, what an invocation would touch
+  return end;
 }
 
 /** Draws anew what was drawn for all copies, and says what is different in each. */
@@ -175,8 +175,12 @@ function become(isOrigin) {
   }
   loadFirst();
   collect();
-  if (isOrigin) standAsOrigin();
-  const end = frameWhenReady(BECOME);
+  let end = isOrigin ? standAsOrigin() : 5;
+  if (end === 5) {
+    // Whose it is will be told.
+    if (isOrigin) loadFirst(); // touches, and thereby copies, what an invocation would touch
+    end = frameWhenReady(BECOME);
+  }
   setEnvironment(end);
   process.chdir(process.env.LAMBDA_TASK_ROOT);
 }
@@ -817,6 +821,8 @@ const beforeSnapshot = [], afterRestore = [];
 /** Stands as a snapshot; goes on in each copy. */
 async function standAsSnapshot() {
   while (beforeSnapshot.length > 0) await beforeSnapshot.pop()();
+  makeUnique(true); // what a copy does is loaded and compiled already
+  collect();
   setEnvironment(frameWhenReady(RESTORE));
   makeUnique(true);
   delete process.env._LAMBDA_TELEMETRY_LOG_FD;

@@ -767,9 +767,12 @@ def become(is_origin):
         except ImportError:
             pass  # this interpreter was built without it
     rehearse()
-    if is_origin:
-        stand_as_origin()
-    set_environment(frame_when_ready(BECOME))
+    frame = stand_as_origin() if is_origin else b""
+    if len(frame) <= 5:  # whose it is will be told
+        if is_origin:
+            rehearse()
+        frame = frame_when_ready(BECOME)
+    set_environment(frame)
     os.chdir(os.environ["LAMBDA_TASK_ROOT"])
 
 
@@ -817,7 +820,8 @@ def frame_when_ready(kind):
 
 
 def stand_as_origin():
-    """Stands for good, and returns in each copy. No function has run, so there is little to draw anew."""
+    """Stands for good, and returns in each copy, with the environment of its function if it has one already. No
+    function has run, so there is little to draw anew."""
     modules, places = set(sys.modules), set(sys.path_importer_cache)
     import gc
 
@@ -830,11 +834,11 @@ def stand_as_origin():
     gc.freeze()  # as in `stand`
     if api:
         api.PyOS_BeforeFork()
-    frame_when_ready(RESTORE)
+    frame = frame_when_ready(RESTORE)
     if api:
         api.PyOS_AfterFork_Child()
     make_unique()
-    rehearse()
+    return frame
 
 
 def set_environment(frame):

@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("node", NODES, indirect=True, scope="session")
     own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "blank" in metafunc.fixturenames and "blank" not in own:
-        ways = [None, "blank", "origin"]
+        ways = [None, "blank", "origin", "copy"]
         metafunc.parametrize("blank", ways, indirect=True, ids=lambda way: way or "started")
 
 

@@ -51,7 +51,7 @@ class Record:
 class Bootstrap:
     """One running bootstrap with pipes for its log and its output. With `blank` as its argument it gets its
     function, which is to say its environment, when it has started. An `origin` is told before that that it
-    was forked."""
+    was forked; a `copy` is one that is told at once for which function."""
 
     def __init__(self, argv, task_root, handler, env=None, telemetry=True, blank=None):
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -75,7 +75,7 @@ class Bootstrap:
         }
         first = environment
         if blank:
-            argv = [*argv, blank]
+            argv = [*argv, "origin" if blank == "copy" else blank]
             first = {name: environment[name] for name in ("PATH", "TZ", "LANG")}
         # A shell moves the descriptors to their numbers, wherever they are in this process.
         numbers = (theirs.fileno(), telemetry_in, output_in)
@@ -94,10 +94,10 @@ class Bootstrap:
         os.close(output_in)
         if blank == "origin":
             self.ready()
-            self.send(becoming(first, kind=b"\3"))
+            self.send(becoming({}, kind=b"\3"))
         if blank:
             self.ready()
-            self.send(becoming(environment))
+            self.send(becoming(environment, kind=b"\3" if blank == "copy" else b"\2"))
 
     def __enter__(self):
         return self

@@ -65,6 +65,11 @@ impl<K: Clone + PartialEq, T> Stock<K, T> {
         self.shelves.iter_mut().find(|shelf| shelf.kind == *kind)?.things.pop()
     }
 
+    /// The kinds that were used last, and after them those that are expected.
+    pub(super) fn latest(&self, most: usize) -> Vec<K> {
+        self.shelves.iter().take(most).map(|shelf| shelf.kind.clone()).collect()
+    }
+
     /// The kind of which one more should be made.
     pub(super) fn wanted(&self) -> Option<&K> {
         let mut shelves = self.shelves.iter().zip(self.shares());
@@ -176,8 +181,12 @@ mod tests {
     #[test]
     fn no_stock_wants_nothing_and_one_of_one_is_of_the_last_kind() {
         let (mut none, now) = (Stock::<_, u32>::new(0), Instant::now());
+        none.expect(&'b', now);
         none.note(&'a', now);
-        assert_eq!(none.wanted(), None);
+        assert_eq!(
+            (none.wanted(), none.latest(1), none.latest(9)),
+            (None, vec!['a'], vec!['a', 'b'])
+        );
         let mut one = Stock::new(1);
         one.note(&'a', now);
         fill(&mut one);

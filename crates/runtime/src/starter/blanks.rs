@@ -43,11 +43,16 @@ impl Shared {
         })
     }
 
+    /// Has what a kind can be forked from stand ready, whether blank ones wait or not.
+    pub(super) async fn prepare(&self, kind: Kind) {
+        self.provide_origin(&kind).await;
+    }
+
     /// Makes a blank Instance while nobody waits for it: of an origin if there can be one.
     pub(super) async fn blank(&self, kind: Kind) -> Option<Process> {
         self.provide_origin(&kind).await;
         let memory_mb = kind.memory_mb.unwrap_or(limits::MEMORY_MB.0);
-        if let Some(forked) = self.fork_blank(&kind, memory_mb).await {
+        if let Some(forked) = self.fork(&kind, self.blank_spec(&kind, memory_mb), None).await {
             return Some(forked);
         }
         let (runtime, spec) = (kind.interpreter.runtime, self.blank_spec(&kind, memory_mb));
@@ -85,18 +90,24 @@ impl Shared {
         self.origins.put(key, made, Instant::now().into_std());
     }
 
-    /// Forks a blank Instance, if its kind has an origin. Who waits for it loses no more than a moment
-    /// by one that does not answer.
-    async fn fork_blank(&self, kind: &Kind, memory_mb: u32) -> Option<Process> {
+    /// Forks an Instance, if its kind has an origin: that of a function, which it learns with its
+    /// environment, or a blank one, which is waited for. Who waits loses no more than a moment by one that
+    /// does not answer.
+    async fn fork(
+        &self,
+        kind: &Kind,
+        spec: Spec,
+        environment: Option<&[(String, String)]>,
+    ) -> Option<Process> {
         let (key, now) = (Key::of(kind), Instant::now().into_std());
         let origin = self.origins.take(&key, Origin::is_alive, now)?;
         let mut means = self.means(true);
         means.snapshot = Some(origin.sandbox());
-        let (spec, deadline) = (self.blank_spec(kind, memory_mb), Instant::now() + FORK);
+        let deadline = Instant::now() + FORK;
         let why = match Process::start(spec, means, deadline).await {
             Ok(mut process) => {
-                process.wake(&self.blank_environment(&kind.interpreter)).await;
-                if process.warmed(deadline).await {
+                process.wake(environment.unwrap_or_default()).await;
+                if environment.is_some() || process.warmed(deadline).await {
                     self.origins.note_success(&key);
                     return Some(process);
                 }
@@ -115,7 +126,7 @@ impl Shared {
 }
 
 impl Blueprint {
-    /// A process made of a blank one that suits; of one that is forked for it where none waits.
+    /// A process made of a blank one that suits, or forked for it where none waits.
     pub(super) async fn furnish_blank(
         &self,
         environment: &[(String, String)],
@@ -128,19 +139,14 @@ impl Blueprint {
             return None;
         }
         let kind = shared.kind(interpreter.clone(), self.function());
-        let memory_mb = self.function().config.memory_mb;
-        let waited = shared.blanks.take(&kind);
-        let has_waited = waited.is_some();
-        let mut process = match waited {
-            Some(process) => process,
-            None => shared.fork_blank(&kind, memory_mb).await?,
+        let Some(mut process) = shared.blanks.take(&kind) else {
+            return shared.fork(&kind, self.spec(Vec::new()), Some(environment)).await;
         };
+        let memory_mb = self.function().config.memory_mb;
         let furnishing = Layout::furnishing(self.package.directory(), memory_mb);
         match process.furnish(furnishing, environment, deadline).await {
             Ok(()) => {
-                if has_waited {
-                    shared.blanks.count_used();
-                }
+                shared.blanks.count_used();
                 Some(process)
             }
             Err(error) => {
