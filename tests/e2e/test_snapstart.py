@@ -204,7 +204,10 @@ def handler(event, context): return 1
     [
         ({"Runtime": "python3.11"}, "python3.11 is not supported for SnapStart enabled functions."),
         ({"Runtime": "nodejs18.x"}, "nodejs18.x is not supported for SnapStart enabled functions."),
-        ({"Runtime": "provided.al2023"}, "provided.al2023 is not supported for SnapStart enabled functions."),
+        (
+            {"Runtime": "nodejs22.x", "Environment": {"Variables": {"LACEWING_CONCURRENCY_PER_INSTANCE": "2"}}},
+            "LACEWING_CONCURRENCY_PER_INSTANCE and SnapStart are not for one function in nodejs22.x.",
+        ),
         ({"EphemeralStorage": {"Size": 513}}, "SnapStart does not support ephemeral storage greater than 512 MB."),
     ],
 )

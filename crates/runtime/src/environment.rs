@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use lacewing_model::{Credentials, Family, Function, LogFormat, RuntimeId};
+use lacewing_model::{Credentials, Family, Function, LogFormat, RuntimeId, Secret};
 
 use crate::platform_log::Initialization;
+use crate::runtime_api::CREDENTIALS_PATH;
 
 /// Port of the Lambda Runtime API inside every sandbox.
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
@@ -28,6 +29,8 @@ const LIBRARIES: &str = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runti
 pub(crate) struct Source<'a> {
     pub(crate) function: &'a Function,
     pub(crate) credentials: &'a Credentials,
+    /// By what it gets credentials instead: those of what is to be copied would be in each copy.
+    pub(crate) authorization: Option<&'a Secret<String>>,
     pub(crate) initialization: Initialization,
     /// What serves, which may be a substitute for what the function asks for.
     pub(crate) serving: RuntimeId,
@@ -52,6 +55,11 @@ pub(crate) fn compose(source: &Source<'_>) -> Vec<(String, String)> {
             Some(value) => variables.insert(key.to_owned(), value),
             None => variables.remove(key),
         };
+    }
+    if let Some(word) = source.authorization {
+        let place = format!("http://127.0.0.1:{RUNTIME_API_PORT}{CREDENTIALS_PATH}");
+        variables.insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), place);
+        variables.insert("AWS_CONTAINER_AUTHORIZATION_TOKEN".to_owned(), word.expose().clone());
     }
     variables.into_iter().collect()
 }
@@ -116,12 +124,13 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
     let region = function.key.region.to_string();
     let secret = credentials.secret_access_key.expose().clone();
     let token = credentials.session_token.as_ref().map(|token| token.expose().clone());
+    let has_them = source.authorization.is_none();
     let is_stock = source.serving.family != Family::Provided;
     let seats = config.seats();
     [
-        ("AWS_ACCESS_KEY_ID", Some(credentials.access_key_id.clone())),
-        ("AWS_SECRET_ACCESS_KEY", Some(secret)),
-        ("AWS_SESSION_TOKEN", token),
+        ("AWS_ACCESS_KEY_ID", has_them.then(|| credentials.access_key_id.clone())),
+        ("AWS_SECRET_ACCESS_KEY", has_them.then_some(secret)),
+        ("AWS_SESSION_TOKEN", token.filter(|_| has_them)),
         ("AWS_REGION", Some(region.clone())),
         ("AWS_DEFAULT_REGION", Some(region)),
         ("AWS_EXECUTION_ENV", is_stock.then(|| format!("AWS_Lambda_{}", config.runtime))),
@@ -147,7 +156,7 @@ fn reserved(source: &Source<'_>) -> [(&'static str, Option<String>); 22] {
 #[cfg(test)]
 mod tests {
     use lacewing_model::function::Environment;
-    use lacewing_model::{LogLevel, Logging, Secret};
+    use lacewing_model::{LogLevel, Logging};
 
     use super::*;
     use crate::testing;
@@ -174,6 +183,7 @@ mod tests {
         let source = Source {
             function: &function,
             credentials: &credentials,
+            authorization: None,
             initialization: Initialization::OnDemand,
             serving: function.config.runtime,
             log_stream: "2026/11/21/[$LATEST]abc",

@@ -58,7 +58,7 @@ pub fn names(query: &[u8], number: u16, answer: &[u8], policy: &Policy) -> Optio
 /// Speaks to the Runtime API while it has one event of this id to hand out, for a caller who takes a
 /// streamed answer as it comes or waits for all of it.
 pub fn runtime_api(request_id: &str, sent: &[u8], streams: bool) -> Spoken {
-    let shared = Arc::new(Shared::new(1));
+    let shared = Arc::new(Shared::new(1, None));
     let payload = Bytes::from_static(b"{}");
     let event = Event { request_id: request_id.to_owned(), payload, ..Event::default() };
     let (outlet, mut pieces) = stream::channel();
@@ -67,7 +67,7 @@ pub fn runtime_api(request_id: &str, sent: &[u8], streams: bool) -> Spoken {
     let (client, server) = tokio::io::duplex(PIPE);
     let (mut reader, mut writer) = tokio::io::split(client);
     let mut reply = Vec::new();
-    let served = serve_connection(server, Arc::clone(&shared));
+    let served = serve_connection(server, 0, Arc::clone(&shared));
     let wrote = async {
         // The server may have had enough of it.
         writer.write_all(sent).await.ok();

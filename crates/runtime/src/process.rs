@@ -18,15 +18,16 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use lacewing_model::ByteSize;
+use lacewing_model::{ByteSize, Credentials};
 use lacewing_sandbox::{
-    CpuQuota, Event, Freezer, Furnishing, Launcher, MemoryUse, Sandbox, Spec, Traffic,
+    CpuQuota, Event, Freezer, Furnishing, Launcher, MemoryUse, Sandbox, Spec, Stance, Traffic,
 };
 
 use crate::channel::{Answer, Call, Channel, Custom, Readiness, Stock};
 use crate::endpoint::EndpointListener;
 use crate::log::LogWriter;
 use crate::output::Output;
+use crate::runtime_api::SnapStart;
 use crate::snapshots::Snapshot;
 
 /// Descriptor of the framed log records inside.
@@ -72,6 +73,8 @@ pub(crate) struct Means<'a> {
     pub(crate) seats: usize,
     /// From what it is restored, instead of being run.
     pub(crate) snapshot: Option<&'a Sandbox>,
+    /// The terms of somebody else's runtime with SnapStart.
+    pub(crate) snap_start: Option<&'a SnapStart>,
 }
 
 /// What came first.
@@ -145,7 +148,9 @@ impl Process {
         let channel = match (ours, listeners.next()) {
             (Some(stream), _) => Stock::open(stream).map(|stock| Channel::Stock(Box::new(stock))),
             (None, Some(listener)) => {
-                Custom::open(listener, means.seats, means.tasks, token).map(Channel::Custom)
+                let snap_start = means.snap_start.cloned();
+                Custom::open(listener, means.seats, snap_start, means.tasks, token)
+                    .map(Channel::Custom)
             }
             (None, None) => Err(io::ErrorKind::NotFound.into()),
         };
@@ -188,18 +193,19 @@ impl Process {
         self.channel.restore(environment).await;
     }
 
-    /// Tells one that was forked from an origin that it was.
+    /// Tells one that was forked from an origin that it was, and whose it is if that is known.
     pub(crate) async fn wake(&mut self, environment: &[(String, String)]) {
         self.channel.restore(environment).await;
     }
 
     /// Has an initialised one held, for good; otherwise tells why it cannot be.
-    pub(crate) async fn hold(
-        &self,
-        may_have_threads: bool,
-        deadline: Instant,
-    ) -> Result<(), String> {
-        hold(self.sandbox.get_ref(), may_have_threads, deadline).await
+    pub(crate) async fn hold(&self, stance: Stance, deadline: Instant) -> Result<(), String> {
+        hold(self.sandbox.get_ref(), stance, deadline).await
+    }
+
+    /// The terms of a copy of it, if it is somebody else's runtime with SnapStart.
+    pub(crate) fn of_copy(&self, credentials: &Credentials) -> Option<SnapStart> {
+        self.channel.custom()?.of_copy(credentials.clone())
     }
 
     /// What is restored from it, if it is held.
@@ -315,8 +321,8 @@ impl Process {
 }
 
 /// Has the program of a sandbox held, for good; otherwise tells why it cannot be.
-async fn hold(sandbox: &Sandbox, may_have_threads: bool, deadline: Instant) -> Result<(), String> {
-    let holding = sandbox.hold(may_have_threads).map_err(|error| error.to_string())?;
+async fn hold(sandbox: &Sandbox, stance: Stance, deadline: Instant) -> Result<(), String> {
+    let holding = sandbox.hold(stance).map_err(|error| error.to_string())?;
     let verdict = async {
         let holding = watch(holding)?;
         loop {
@@ -352,7 +358,9 @@ impl Origin {
         let sandbox = launcher.origin(program, number).map_err(|error| error.to_string())?;
         let sandbox = watch(sandbox).map_err(|error| error.to_string())?;
         match tokio::time::timeout_at(deadline, ready(&sandbox)).await {
-            Ok(Ok(_)) => hold(sandbox.get_ref(), true, deadline).await.map(|()| Self(sandbox)),
+            Ok(Ok(_)) => {
+                hold(sandbox.get_ref(), Stance::Framed, deadline).await.map(|()| Self(sandbox))
+            }
             Ok(Err(StartError::Platform(error))) => Err(error.chain()),
             Ok(Err(StartError::Deadline)) | Err(_) => Err("it was not there in time".to_owned()),
         }

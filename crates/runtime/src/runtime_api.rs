@@ -6,7 +6,9 @@
 //! lock that is held for moments only.
 
 pub(crate) mod server;
+pub(crate) mod snap_start;
 pub(crate) mod state;
 
 pub(crate) use server::{Shared, serve};
+pub(crate) use snap_start::{CREDENTIALS_PATH, SnapStart};
 pub(crate) use state::{Answer, Event, Readiness};

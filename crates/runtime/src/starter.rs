@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use lacewing_model::{
     ByteSize, Clock, Credentials, Error, Family, Function, FunctionConfig, Network, NetworkBounds,
-    Region, Result, RuntimeId, Timestamp, limits,
+    Region, Result, RuntimeId, Secret, Timestamp, limits,
 };
-use lacewing_sandbox::{Launcher, OriginProgram, Role, Spec};
+use lacewing_sandbox::{Launcher, OriginProgram, Role, Spec, Stance};
 use lacewing_store::Blobs;
 
 use crate::blanks::{BlankCounts, Blanks, Kind};
@@ -32,6 +32,7 @@ use crate::origins::{self, Origins, Programs};
 use crate::package::{Package, Packages};
 use crate::platform_log::{self, Event, InitStart, Initialization, Phase, Status};
 use crate::process::{First, Means, Process, StartError, TELEMETRY_FD};
+use crate::runtime_api::SnapStart;
 use crate::runtimes::{Interpreter, Runtimes};
 use crate::snapshots::{Lack, Snapshot, Snapshots};
 
@@ -362,7 +363,7 @@ impl Shared {
 
     fn means(&self, is_framed: bool) -> Means<'_> {
         let Self { launcher, endpoints, tasks, .. } = self;
-        Means { launcher, endpoints, tasks, is_framed, seats: 1, snapshot: None }
+        Means { launcher, endpoints, tasks, is_framed, seats: 1, snapshot: None, snap_start: None }
     }
 
     async fn expire_snapshots(&self) {
@@ -451,15 +452,17 @@ impl Blueprint {
         let began = Instant::now();
         let deadline = began + SNAPSHOT_INIT.max(self.timeout());
         log.platform(&Event::InitStart(self.init_start()));
-        let means = self.shared.means(true);
-        let taken = match Process::start(self.spec(self.environment()), means, deadline).await {
+        let terms = self.is_custom().then(|| SnapStart::new(self.request.credentials.clone()));
+        let environment = self.environment(terms.as_ref().map(SnapStart::authorization));
+        let means = Means { snap_start: terms.as_ref(), ..self.means() };
+        let taken = match Process::start(self.spec(environment), means, deadline).await {
             Ok(mut process) => {
                 let (phase, status) = (Phase::Init, Status::Success);
                 match process.initialise(deadline, &mut log).await {
                     First::Came(Readiness::Ready) => {
                         let (initialization, took) = (self.initialization(), began.elapsed());
                         log.platform(&Event::InitReport { initialization, took, phase, status });
-                        let held = process.hold(self.may_have_threads(), deadline).await;
+                        let held = process.hold(self.stance(), deadline).await;
                         held.map_err(Lack::Unfit).map(|()| process)
                     }
                     // An Instance that is started as ever says what.
@@ -480,9 +483,19 @@ impl Blueprint {
         taken
     }
 
-    /// Whether its threads can be made anew in copies: Python takes them for ended after a fork.
-    fn may_have_threads(&self) -> bool {
-        self.serving().family == Family::Node
+    /// How it waits to be held: Python takes its threads for ended after a fork, which somebody else's runtime
+    /// does not hear of.
+    fn stance(&self) -> Stance {
+        match self.serving().family {
+            Family::Python => Stance::Alone,
+            Family::Node => Stance::Framed,
+            Family::Provided => Stance::Free,
+        }
+    }
+
+    /// Whether somebody else's runtime serves.
+    fn is_custom(&self) -> bool {
+        self.interpreter.is_none()
     }
 
     /// Forks the snapshot into a sandbox of its own.
@@ -491,9 +504,10 @@ impl Blueprint {
         snapshot: &Snapshot,
         deadline: Instant,
     ) -> std::result::Result<Process, StartError> {
-        let environment = self.environment();
-        let mut means = self.shared.means(true);
-        means.snapshot = Some(snapshot.sandbox());
+        let environment = self.environment(None);
+        let terms = snapshot.of_copy(&self.request.credentials);
+        let (snap_start, sandbox) = (terms.as_ref(), Some(snapshot.sandbox()));
+        let means = Means { snapshot: sandbox, snap_start, ..self.means() };
         let mut process = Process::start(self.spec(environment.clone()), means, deadline).await?;
         process.restored(&environment, Arc::clone(snapshot)).await;
         Ok(process)
@@ -531,19 +545,23 @@ impl Blueprint {
                 restored => return restored,
             }
         }
-        let environment = self.environment();
+        let environment = self.environment(None);
         if let Some(process) = self.furnish_blank(&environment, deadline).await {
             return Ok(process);
         }
-        let mut means = self.shared.means(self.is_framed());
-        means.seats = self.seats();
-        Process::start(self.spec(environment), means, deadline).await
+        Process::start(self.spec(environment), self.means(), deadline).await
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    fn means(&self) -> Means<'_> {
+        Means { seats: self.seats(), ..self.shared.means(self.is_framed()) }
+    }
+
+    /// The environment; with this word instead of credentials, if there is one, by which it gets them.
+    fn environment(&self, authorization: Option<&Secret<String>>) -> Vec<(String, String)> {
         environment::compose(&Source {
             function: self.function(),
             credentials: &self.request.credentials,
+            authorization,
             initialization: self.initialization(),
             serving: self.serving(),
             log_stream: &self.log_stream,

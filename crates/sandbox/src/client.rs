@@ -20,7 +20,7 @@ use rustix::process::{
 };
 
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, receive, send, send_bytes};
-use crate::{CpuQuota, Error, Furnishing, LauncherOptions, Report, Sandbox, Spec, scope};
+use crate::{CpuQuota, Error, Furnishing, LauncherOptions, Report, Sandbox, Spec, Stance, scope};
 
 /// How long the launcher may take to clean up after a dead one and to try the host.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -230,10 +230,10 @@ impl Control {
     pub(crate) fn hold(
         &self,
         id: u64,
-        may_have_threads: bool,
+        stance: Stance,
         answer: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        let request = Request::Hold { id, may_have_threads };
+        let request = Request::Hold { id, stance };
         send(self.socket.as_fd(), &request, &[answer], SendFlags::empty()).map_err(refused)
     }
 

@@ -32,6 +32,7 @@ use crate::network::Pool;
 use crate::root::Template;
 use crate::scratch::Scratch;
 use crate::seccomp::Program;
+use crate::snapshot::Given;
 use crate::sources::Sources;
 use crate::spec::Role;
 use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive, send};
@@ -115,8 +116,8 @@ struct Running {
     /// Whether it can still be furnished.
     is_blank: bool,
     made: Empty,
-    /// Descriptors of its program, if that is to be held.
-    given: Option<Vec<RawFd>>,
+    /// What its program has, if that is to be held.
+    given: Option<Given>,
     held: Option<Held>,
     /// This end of an origin's socket, for its keeper.
     frames: Option<OwnedFd>,
@@ -224,7 +225,7 @@ impl State {
                 self.restore(id, snapshot, spec, fds, &numbers);
             }
             Request::Origin { id, program, number } => self.make_origin(id, program, number, fds),
-            Request::Hold { id, may_have_threads } => self.hold(id, may_have_threads, fds),
+            Request::Hold { id, stance } => self.hold(id, stance, fds),
             Request::Furnish { id, furnishing } => self.furnish(id, &furnishing),
             Request::Kill { id } => self.kill(id),
             Request::Terminate { id } => {

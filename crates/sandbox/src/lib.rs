@@ -64,7 +64,7 @@ pub use report::{Feature, Report};
 pub use sandbox::{Event, Holding, MemoryUse, Sandbox};
 pub use spec::{
     Cpu, CpuQuota, Furnishing, Identity, Isolation, LauncherOptions, Limits, Mount, OriginProgram,
-    Role, ScratchOptions, Spec, TmpFs,
+    Role, ScratchOptions, Spec, Stance, TmpFs,
 };
 pub use surrender::{Keep, surrender, surrenderable};
 pub use timing::Part;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Control;
 use crate::wire::{Ended, Gauge, Status, Verdict, receive};
-use crate::{CpuQuota, Error, Freezer, Furnishing, Part, Traffic, gauges};
+use crate::{CpuQuota, Error, Freezer, Furnishing, Part, Stance, Traffic, gauges};
 
 /// Longest status message: a failure in words.
 pub(crate) const STATUS_LIMIT: usize = 16 * 1024;
@@ -128,17 +128,18 @@ impl Sandbox {
         self.control.furnish(self.id, furnishing)
     }
 
-    /// Has the program held, for good, as soon as it waits for its next frame: it becomes a snapshot. If it may
-    /// have threads they must come to wait, and each copy has the like of them.
+    /// Has the program held, for good, as soon as it waits as it must: it becomes a snapshot. Each copy has
+    /// the like of its threads, and of its connections to its own listeners, from the same ports: who listens
+    /// there knows them by these.
     ///
     /// # Errors
     /// If that cannot be asked for.
-    pub fn hold(&self, may_have_threads: bool) -> Result<Holding, Error> {
+    pub fn hold(&self, stance: Stance) -> Result<Holding, Error> {
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (socket, there) = socketpair(AddressFamily::UNIX, kind, flags, None)
             .map_err(|error| Error::Send(error.into()))?;
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| Error::Send(error.into()))?;
-        self.control.hold(self.id, may_have_threads, there.as_fd())?;
+        self.control.hold(self.id, stance, there.as_fd())?;
         Ok(Holding(socket))
     }
 

@@ -24,6 +24,7 @@ mod descriptors;
 mod fitness;
 mod order;
 mod remote;
+mod sockets;
 mod threads;
 
 use std::fs::File;
@@ -38,6 +39,7 @@ use rustix::process::{
     set_parent_process_death_signal,
 };
 
+use crate::Stance;
 use crate::init::worker::OOM_SCORE;
 use crate::step::{Failure, Step};
 use crate::sys;
@@ -46,7 +48,7 @@ use crate::wire::{Line, MESSAGE_LIMIT, Verdict, receive, send};
 
 use batch::Batch;
 use descriptors::Own;
-pub(crate) use order::{Charge, FRAMES, Order};
+pub(crate) use order::{Charge, FRAMES, Given, Order};
 use remote::Remote;
 use threads::Others;
 
@@ -136,6 +138,8 @@ fn hold(charge: &Charge<'_>) -> Result<Standing, Failure> {
         wait_until_ready(frames)?;
     }
     let program = fitness::only_program(charge.init)?;
+    // Who waits for another process would not be seen to wait.
+    fitness::is_alone(charge.init, program)?;
     trace::seize(program).step("hold the program")?;
     let until = Instant::now() + PATIENCE;
     let registers = loop {
@@ -144,19 +148,23 @@ fn hold(charge: &Charge<'_>) -> Result<Standing, Failure> {
             trace::resume(program).step("resume the program")?;
         }
         let registers = trace::registers(program).step("read registers")?;
-        if remote::is_reading(&registers) {
+        let waits = match charge.stance {
+            Stance::Alone | Stance::Framed => remote::is_reading(&registers),
+            Stance::Free => threads::is_waiting(&registers),
+        };
+        if waits {
             break registers;
         }
         if Instant::now() > until {
-            return Err(Failure("it does not wait for an invocation".to_owned()));
+            return Err(Failure("it does not wait for what comes next".to_owned()));
         }
         trace::resume(program).step("resume the program")?;
         std::thread::sleep(Duration::from_millis(1));
     };
-    let threads =
-        if charge.may_have_threads { threads::stop_others(program)? } else { Others::default() };
+    let has_threads = charge.stance != Stance::Alone;
+    let mut threads = if has_threads { threads::stop_others(program)? } else { Others::default() };
     // Only now, as nothing can change any more.
-    let own = fitness::check(charge.init, program, &charge.given, charge.may_have_threads)?;
+    let own = fitness::check(charge.init, program, &charge.given, has_threads)?;
     let Charge { tree, leaf, limits, host, .. } = charge;
     if charge.is_origin {
         // It has no /proc of its own to do so.
@@ -169,6 +177,7 @@ fn hold(charge: &Charge<'_>) -> Result<Standing, Failure> {
     // Only now: of its own it does nothing any more.
     trace::suspend_filter(program).step("suspend its filter")?;
     let remote = stopped.into_snapshot()?;
+    threads.ask(&remote)?;
     let left_out = fitness::left_out(program)?;
     advise(&remote, &left_out, libc::MADV_DOFORK)?;
     Ok(Standing { remote, is_origin: charge.is_origin, own, threads, left_out })

@@ -166,6 +166,18 @@ pub enum Role {
     Origin,
 }
 
+/// How the program of a sandbox must wait to be held.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stance {
+    /// For its next frame, without other threads.
+    Alone,
+    /// For its next frame, beside threads that wait for whatever.
+    Framed,
+    /// For whatever, as all of its threads do.
+    Free,
+}
+
 /// What must agree in a sandbox that was made ahead, empty, and in the [`Spec`] of who gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {

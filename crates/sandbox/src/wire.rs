@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::timing::Stopwatch;
-use crate::{CpuQuota, Furnishing, LauncherOptions, MemoryUse, Mount, Part, Report, Spec, Traffic};
+use crate::{
+    CpuQuota, Furnishing, LauncherOptions, MemoryUse, Mount, Part, Report, Spec, Stance, Traffic,
+};
 
 /// Largest message; an unprivileged socket's default buffer takes it whole.
 pub(crate) const MESSAGE_LIMIT: usize = 128 * 1024;
@@ -35,7 +37,7 @@ pub(crate) enum Request {
     /// The same within a snapshot, or from an origin, which is forked instead of running a program.
     Restore { id: u64, snapshot: u64, spec: Box<Spec>, fds: Vec<RawFd> },
     /// Hold the program of a sandbox as a snapshot; descriptor: what gets the [`Verdict`].
-    Hold { id: u64, may_have_threads: bool },
+    Hold { id: u64, stance: Stance },
     /// Furnish a blank one.
     Furnish { id: u64, furnishing: Box<Furnishing> },
     /// Kill everything in it.

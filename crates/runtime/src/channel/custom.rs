@@ -7,23 +7,27 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use lacewing_model::Credentials;
+
 use super::{Answer, Call, Readiness};
-use crate::runtime_api::{self, Event, Shared};
+use crate::runtime_api::{self, Event, Shared, SnapStart};
 
 /// The way to a custom runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct Custom(Arc<Shared>);
 
 impl Custom {
-    /// Serves the API on `listener` until `closed`, to a runtime with so many invocations at a time.
+    /// Serves the API on `listener` until `closed`, to a runtime with so many invocations at a time, with
+    /// SnapStart or not.
     pub(crate) fn open(
         listener: TcpListener,
         most: usize,
+        snap_start: Option<SnapStart>,
         tasks: &TaskTracker,
         closed: CancellationToken,
     ) -> io::Result<Self> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let shared = Arc::new(Shared::new(most));
+        let shared = Arc::new(Shared::new(most, snap_start));
         let serving = runtime_api::serve(listener, Arc::clone(&shared));
         tasks.spawn(async move {
             tokio::select! {
@@ -32,6 +36,11 @@ impl Custom {
             }
         });
         Ok(Self(shared))
+    }
+
+    /// The terms of what is copied from a runtime that stands.
+    pub(crate) fn of_copy(&self, credentials: Credentials) -> Option<SnapStart> {
+        self.0.of_copy(credentials)
     }
 
     pub(super) async fn readiness(&self) -> Readiness {

@@ -5,6 +5,7 @@
 //! client gets to read its 413, but not for ever.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
@@ -20,12 +21,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
-use lacewing_model::{ByteSize, FunctionError, limits};
+use lacewing_model::{ByteSize, Credentials, FunctionError, limits};
 
+use super::snap_start::{Asked, SnapStart, Waiting, What};
 use super::state::{Answer, Event, Readiness, Refusal, State};
 use crate::stream::{Intake, Outlet};
 
@@ -55,6 +57,11 @@ pub(crate) struct Shared {
     /// How many invocations may be under way.
     most: usize,
     state: Mutex<State>,
+    snap_start: Option<SnapStart>,
+    /// Calls that wait.
+    waiting: Waiting,
+    /// Calls that a copy has made already and that have not come from it yet.
+    asked: Mutex<Vec<Asked>>,
     /// There is an event.
     offered: Notify,
     /// The runtime became ready, failed, or answered.
@@ -74,11 +81,16 @@ enum Content {
 // === Shared ===
 
 impl Shared {
-    /// For a runtime that serves so many invocations at a time.
-    pub(crate) fn new(most: usize) -> Self {
+    /// For a runtime that serves so many invocations at a time, with SnapStart or not.
+    pub(crate) fn new(most: usize, snap_start: Option<SnapStart>) -> Self {
+        let is_copy = snap_start.as_ref().is_some_and(SnapStart::is_copy);
+        let state = if is_copy { State::restored(most) } else { State::new(most) };
         Self {
             most,
-            state: Mutex::new(State::new(most)),
+            state: Mutex::new(state),
+            waiting: Waiting::default(),
+            asked: Mutex::new(snap_start.as_ref().map(SnapStart::asked).unwrap_or_default()),
+            snap_start,
             offered: Notify::new(),
             changed: Notify::new(),
             reading: Semaphore::new(most.min(READS)),
@@ -123,6 +135,18 @@ impl Shared {
         self.state.lock().has_answer()
     }
 
+    /// The terms of what is copied from a runtime that stands.
+    pub(crate) fn of_copy(&self, credentials: Credentials) -> Option<SnapStart> {
+        Some(self.snap_start.as_ref()?.of_copy(credentials, self.waiting.all()))
+    }
+
+    /// What was asked for already over a connection that a copy has made anew.
+    fn take_asked(&self, port: u16) -> Option<What> {
+        let mut asked = self.asked.lock();
+        let at = asked.iter().position(|it| it.port == port)?;
+        Some(asked.swap_remove(at).what)
+    }
+
     /// Waits for an event on behalf of the runtime.
     async fn next(&self) -> Result<Event, Refusal> {
         loop {
@@ -144,9 +168,9 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < most => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let _unsupported = stream.set_nodelay(true);
-                    connections.push(serve_connection(stream, Arc::clone(&shared)));
+                    connections.push(serve_peer(stream, peer.port(), Arc::clone(&shared)));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "A runtime's connection could not be accepted.");
@@ -158,14 +182,26 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// Serves a connection of this port; what was asked for over one that was made anew comes first.
+async fn serve_peer(stream: TcpStream, port: u16, shared: Arc<Shared>) {
+    match shared.take_asked(port) {
+        None => serve_connection(stream, port, shared).await,
+        Some(what) => {
+            let (reader, writer) = stream.into_split();
+            let stream = join(what.request().chain(reader), writer);
+            serve_connection(stream, port, shared).await;
+        }
+    }
+}
+
 /// Serves one connection until it ends.
-pub(crate) async fn serve_connection<S>(stream: S, shared: Arc<Shared>)
+pub(crate) async fn serve_connection<S>(stream: S, port: u16, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(route(&shared, request).await) }
+        async move { Ok::<_, Infallible>(route(&shared, port, request).await) }
     });
     let connection =
         http1::Builder::new().max_buf_size(HEAD).serve_connection(TokioIo::new(stream), service);
@@ -174,7 +210,7 @@ where
     }
 }
 
-async fn route<B>(shared: &Shared, request: Request<B>) -> Reply
+async fn route<B>(shared: &Shared, port: u16, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -182,7 +218,7 @@ where
     let segments: Vec<&str> = path.split('/').collect();
     match (request.method(), segments.as_slice()) {
         (&Method::GET, ["2018-06-01", "ping"]) => plain(StatusCode::OK, "pong"),
-        (&Method::GET, ["2018-06-01", "runtime", "invocation", "next"]) => next(shared).await,
+        (&Method::GET, ["2018-06-01", "runtime", "invocation", "next"]) => next(shared, port).await,
         (&Method::POST, ["2018-06-01", "runtime", "invocation", id, "response"]) => {
             response(shared, id, request).await
         }
@@ -190,8 +226,48 @@ where
             error(shared, id, request).await
         }
         (&Method::POST, ["2018-06-01", "runtime", "init", "error"]) => {
-            init_error(shared, request).await
+            beginning_error(shared, request, State::fail_init).await
         }
+        (method, path) => match &shared.snap_start {
+            Some(terms) => snap_start(shared, terms, port, method.clone(), path, request).await,
+            None => elsewhere(method, path),
+        },
+    }
+}
+
+/// What is there only with SnapStart.
+async fn snap_start<B>(
+    shared: &Shared,
+    terms: &SnapStart,
+    port: u16,
+    method: Method,
+    path: &[&str],
+    request: Request<B>,
+) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    match (&method, path) {
+        (&Method::GET, ["2018-06-01", "runtime", "restore", "next"]) => stand(shared, port).await,
+        (&Method::POST, ["2018-06-01", "runtime", "restore", "error"]) => {
+            beginning_error(shared, request, State::fail_restore).await
+        }
+        (&Method::GET, ["2021-04-23", "credentials"]) => {
+            let word = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+            match terms.credentials(word.unwrap_or_default()) {
+                Some(document) => json(StatusCode::OK, document),
+                None => {
+                    let message = "The authorization token is not that of this environment";
+                    failure(StatusCode::FORBIDDEN, "InvalidAuthorizationToken", message)
+                }
+            }
+        }
+        (method, path) => elsewhere(method, path),
+    }
+}
+
+fn elsewhere(method: &Method, path: &[&str]) -> Reply {
+    match (method, path) {
         (&Method::PUT, ["2020-08-15", "logs"]) => {
             let message = "Logs API is not supported";
             failure(StatusCode::ACCEPTED, "Logs.NotSupported", message)
@@ -208,7 +284,24 @@ where
     }
 }
 
-async fn next(shared: &Shared) -> Reply {
+/// Answers in a copy only.
+async fn stand(shared: &Shared, port: u16) -> Reply {
+    let stands = shared.state.lock().stand();
+    match stands {
+        Ok(true) => Response::new(Full::new(Bytes::new())),
+        Ok(false) => {
+            let _waits = shared.waiting.enter(Asked { port, what: What::Restore });
+            shared.changed.notify_waiters();
+            pending().await
+        }
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+async fn next(shared: &Shared, port: u16) -> Reply {
+    // Who is copied while it waits waits in each copy.
+    let with_snap_start = shared.snap_start.as_ref();
+    let _waits = with_snap_start.map(|_| shared.waiting.enter(Asked { port, what: What::Next }));
     match shared.next().await {
         Ok(event) => deliver(event),
         Err(refusal) => refuse(refusal),
@@ -325,14 +418,19 @@ where
     }
 }
 
-async fn init_error<B>(shared: &Shared, request: Request<B>) -> Reply
+/// An error before the first event.
+async fn beginning_error<B>(
+    shared: &Shared,
+    request: Request<B>,
+    fail: fn(&mut State, FunctionError) -> Result<(), Refusal>,
+) -> Reply
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let error_type = error_type(request.headers());
     match read(shared, request.into_body(), || {}).await {
         Content::Whole(payload, _) => {
-            let done = shared.state.lock().fail_init(FunctionError { error_type, payload });
+            let done = fail(&mut shared.state.lock(), FunctionError { error_type, payload });
             shared.changed.notify_waiters();
             done.map_or_else(refuse, |()| accepted())
         }

@@ -5,6 +5,13 @@
 //!     '--init/error--> Failed              '--response, as it comes--> Streaming --its end--^
 //! ```
 //!
+//! With SnapStart what is initialised may wait to be copied (`restore/next`), and a copy of it begins there:
+//!
+//! ```text
+//! Starting --restore/next--> Standing      Restoring --next--> Ready
+//!                                              '--restore/error--> Failed
+//! ```
+//!
 //! Who serves several invocations at a time goes round so with each of them, told apart by their ids.
 
 use std::collections::VecDeque;
@@ -48,7 +55,7 @@ pub(crate) enum Answer {
 /// How the init phase ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// The runtime asked for its first event.
+    /// The runtime asked for its first event, or waits to be copied.
     Ready,
     /// The runtime reported that it cannot start.
     Failed(FunctionError),
@@ -67,6 +74,10 @@ pub(crate) enum Refusal {
 enum Phase {
     #[default]
     Starting,
+    /// It waits to be copied.
+    Standing,
+    /// It is a copy that does what is to be done in each.
+    Restoring,
     Ready,
     Failed,
 }
@@ -108,6 +119,11 @@ impl State {
         Self { phase: Phase::default(), most, offered, runs, init_error: None }
     }
 
+    /// That of a copy of a runtime which stands.
+    pub(crate) fn restored(most: usize) -> Self {
+        Self { phase: Phase::Restoring, ..Self::new(most) }
+    }
+
     /// The platform has an event, and a place for a streamed response if that is wanted.
     pub(crate) fn offer(&mut self, event: Event, outlet: Option<Outlet>) {
         self.offered.push_back((event, outlet));
@@ -122,7 +138,7 @@ impl State {
     /// the other is told that it has not answered the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Refusal> {
         let is_busy = self.most == 1 && self.runs.iter().any(|run| run.stage != Stage::Answered);
-        if self.phase == Phase::Failed || is_busy {
+        if matches!(self.phase, Phase::Failed | Phase::Standing) || is_busy {
             return Err(Refusal::Transition);
         }
         self.phase = Phase::Ready;
@@ -181,6 +197,27 @@ impl State {
         Ok(())
     }
 
+    /// The runtime is initialised and waits to be copied; whether it is a copy that goes on.
+    pub(crate) fn stand(&mut self) -> Result<bool, Refusal> {
+        match self.phase {
+            Phase::Starting => self.phase = Phase::Standing,
+            Phase::Restoring => return Ok(true),
+            Phase::Standing => {}
+            Phase::Ready | Phase::Failed => return Err(Refusal::Transition),
+        }
+        Ok(false)
+    }
+
+    /// A copy cannot go on.
+    pub(crate) fn fail_restore(&mut self, error: FunctionError) -> Result<(), Refusal> {
+        if self.phase != Phase::Restoring {
+            return Err(Refusal::Transition);
+        }
+        self.phase = Phase::Failed;
+        self.init_error = Some(error);
+        Ok(())
+    }
+
     /// Gives an answer to the platform, once.
     pub(crate) fn take_answer(&mut self, request_id: &str) -> Option<Answer> {
         self.runs.iter_mut().find(|run| run.id == request_id)?.answer.take()
@@ -200,8 +237,8 @@ impl State {
     pub(crate) fn readiness(&self) -> Option<Readiness> {
         match (&self.init_error, self.phase) {
             (Some(error), _) => Some(Readiness::Failed(error.clone())),
-            (None, Phase::Starting) => None,
-            (None, _) => Some(Readiness::Ready),
+            (None, Phase::Starting | Phase::Restoring) => None,
+            (None, Phase::Standing | Phase::Ready | Phase::Failed) => Some(Readiness::Ready),
         }
     }
 }
@@ -291,5 +328,27 @@ mod tests {
         let mut state = State::new(1);
         assert_eq!(state.next(), Ok(None));
         assert_eq!(state.fail_init(error), Err(Refusal::Transition));
+    }
+
+    #[test]
+    fn a_copy_begins_where_what_was_copied_stands() {
+        let error = FunctionError::of_platform("Runtime.AfterRestoreError", "no");
+        let mut state = State::new(1);
+        assert_eq!(state.fail_restore(error.clone()), Err(Refusal::Transition));
+        assert_eq!((state.stand(), state.stand()), (Ok(false), Ok(false)));
+        assert_eq!(state.readiness(), Some(Readiness::Ready));
+        assert_eq!(state.next(), Err(Refusal::Transition), "it waits for something else");
+        assert_eq!(state.fail_init(error.clone()), Err(Refusal::Transition));
+        let mut copy = State::restored(1);
+        assert_eq!((copy.stand(), copy.readiness()), (Ok(true), None));
+        assert_eq!(copy.fail_init(error.clone()), Err(Refusal::Transition));
+        assert_eq!(copy.next(), Ok(None));
+        assert_eq!(copy.readiness(), Some(Readiness::Ready));
+        assert_eq!(copy.stand(), Err(Refusal::Transition));
+        assert_eq!(copy.fail_restore(error.clone()), Err(Refusal::Transition));
+        let mut failed = State::restored(1);
+        assert_eq!(failed.fail_restore(error.clone()), Ok(()));
+        assert_eq!(failed.readiness(), Some(Readiness::Failed(error)));
+        assert_eq!(failed.next(), Err(Refusal::Transition));
     }
 }

@@ -12,6 +12,7 @@ use crate::cgroup::{Above, LeafName, Tree};
 use crate::init::{self, Plan};
 use crate::network::Pooled;
 use crate::scratch::Scratch;
+use crate::snapshot::Given;
 use crate::sources::Sources;
 use crate::spec::{Kind, Role};
 use crate::step::{Failure, Step};
@@ -101,7 +102,10 @@ impl State {
         let data = epoll::EventData::new_u64(id);
         // It fails only for want of kernel memory; the sandbox is then collected at the end.
         epoll::add(&self.events, &empty.pidfd, data, epoll::EventFlags::IN).ok();
-        let given = || wanted.fds.iter().map(|(_, number)| *number).collect();
+        let given = || Given {
+            fds: wanted.fds.iter().map(|(_, number)| *number).collect(),
+            ports: spec.listeners.clone(),
+        };
         let running = Running {
             name: spec.name.clone(),
             is_blank: spec.role == Role::Blank,

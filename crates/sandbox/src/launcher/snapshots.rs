@@ -25,7 +25,7 @@ use crate::spec::Kind;
 use crate::step::{Failure, Step};
 use crate::timing::Stopwatch;
 use crate::wire::{Gauge, Verdict, receive, send};
-use crate::{Identity, Limits, Network, Spec, sys};
+use crate::{Identity, Limits, Network, Spec, Stance, sys};
 
 use super::AHEAD;
 use super::building::{NAMESPACES, Within, write_maps};
@@ -76,22 +76,17 @@ enum Word {
 
 impl State {
     /// Has the program of a sandbox held.
-    pub(super) fn hold(&mut self, id: u64, may_have_threads: bool, mut fds: Vec<OwnedFd>) {
+    pub(super) fn hold(&mut self, id: u64, stance: Stance, mut fds: Vec<OwnedFd>) {
         // Without it there is nobody to tell; with it the end of the socket tells.
         let Some(answer) = fds.pop() else { return };
-        if let Err(Failure(why)) = self.start_keeper(id, may_have_threads, &answer) {
+        if let Err(Failure(why)) = self.start_keeper(id, stance, &answer) {
             let verdict = Verdict::Unfit { why };
             // The server may have let go of it already.
             send(answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
         }
     }
 
-    fn start_keeper(
-        &mut self,
-        id: u64,
-        may_have_threads: bool,
-        answer: &OwnedFd,
-    ) -> Result<(), Failure> {
+    fn start_keeper(&mut self, id: u64, stance: Stance, answer: &OwnedFd) -> Result<(), Failure> {
         let is_root = self.root;
         let none = || Failure("there is no sandbox whose program could be held".to_owned());
         let running = self.running.get_mut(&id).ok_or_else(none)?;
@@ -118,7 +113,7 @@ impl State {
                     answer,
                     given,
                     is_origin,
-                    may_have_threads,
+                    stance,
                     frames,
                     tree: &self.tree,
                     leaf: running.made.leaf.name.clone(),

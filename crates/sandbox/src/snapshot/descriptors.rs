@@ -1,5 +1,5 @@
-//! Descriptors that a process has made for itself alone: pipes, counters of events, and what waits for
-//! them, as event loops have. A fork would share them with the snapshot, so each copy makes the like
+//! Descriptors that a process has made for itself alone: pipes, counters of events, what waits for them, as
+//! event loops have, and sockets that lead nowhere else. A fork would share them with the snapshot, so each copy makes the like
 //! of them anew, under the same numbers and with what was in them. What leads to anything else is no
 //! such descriptor. See pipe(7), eventfd(2), epoll(7), and proc_pid_fdinfo(5).
 
@@ -13,9 +13,11 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::step::{Failure, Step};
+use crate::sys::trace;
 
 use super::batch::Batch;
-use super::{Argument, TRANSIT};
+use super::sockets::{self, Connection, Settings};
+use super::{Argument, Given, TRANSIT};
 
 /// Where ends of pipes are on their way to their numbers.
 const STAGE: [RawFd; 2] = [TRANSIT - 2, TRANSIT - 1];
@@ -26,7 +28,11 @@ const MOST: usize = 32;
 
 /// All of a process.
 #[derive(Debug, Default)]
-pub(super) struct Own(Vec<One>);
+pub(super) struct Own {
+    made: Vec<One>,
+    /// Those that are the same as the one of this number, which may be one that was given.
+    same: Vec<(End, RawFd)>,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 struct One {
@@ -49,8 +55,12 @@ enum What {
     Event { count: u32, is_semaphore: bool },
     /// What waits for others.
     Poll(Vec<Watched>),
+    /// To a server in its sandbox.
+    Connection(Connection, Settings),
     /// The end to be read; both are of this process.
     Pipe { writer: End, content: Vec<u8> },
+    /// One end of a pair of sockets; both are of this process.
+    Sockets { other: End, kind: i32 },
 }
 
 /// What one of them waits for: `tfd`, `events` and `data`.
@@ -82,39 +92,45 @@ impl End {
 
 impl Own {
     /// Finds them among those that a process was not given; the others are told by what they lead to.
-    pub(super) fn of(program: Pid, given: &[RawFd]) -> Result<(Self, Vec<String>), Failure> {
+    pub(super) fn of(program: Pid, given: &Given) -> Result<(Self, Vec<String>), Failure> {
+        let connections = sockets::of(program, &given.ports)?;
         let of = |what: &str| format!("/proc/{}/{what}", program.as_raw_nonzero());
-        let (mut found, mut ends, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut own, mut others) = (Self::default(), Vec::new());
+        let (mut pipes, mut rest) = (Vec::new(), Vec::new());
+        let mut known: Vec<RawFd> = given.fds.iter().copied().chain([0]).collect();
         for number in super::fitness::descriptors(program)? {
-            if number == 0 || given.contains(&number) {
+            if number == 0 || given.fds.contains(&number) {
                 continue;
             }
             let target = fs::read_link(of(&format!("fd/{number}"))).unwrap_or_default();
             let target = target.to_string_lossy().into_owned();
             let information = fs::read_to_string(of(&format!("fdinfo/{number}")));
             let information = information.step("read about a descriptor")?;
-            let end = End::of(number, &information).filter(|_| number < STAGE[0]);
-            let is_pipe = target.starts_with("pipe:");
-            match (end, what(&target, &information)) {
-                (Some(end), Some(what)) => found.push(One { end, what }),
-                (Some(end), None) if is_pipe => ends.push((target, end)),
-                _ => others.push(target),
+            let Some(end) = End::of(number, &information).filter(|_| number < STAGE[0]) else {
+                others.push(target);
+                continue;
+            };
+            if let Some(first) = same(program, number, &known).step("compare descriptors")? {
+                own.same.push((end, first));
+                continue;
+            }
+            known.push(number);
+            let what = match connections.iter().find(|it| it.is(&target)) {
+                Some(it) => Settings::of(program, number)?.map(|set| What::Connection(*it, set)),
+                None => what(&target, &information),
+            };
+            match what {
+                Some(what) => own.made.push(One { end, what }),
+                None if target.starts_with("pipe:") => pipes.push((target, end)),
+                None => rest.push((target, end)),
             }
         }
-        for (name, end) in ends.iter().filter(|(_, end)| !end.is_writer()) {
-            let of_it: Vec<_> = ends.iter().filter(|(other, _)| other == name).collect();
-            let writer = of_it.iter().map(|(_, end)| *end).find(|end| end.is_writer());
-            if let (Some(writer), 2) = (writer, of_it.len()) {
-                let content = content(program, end.number).step("look into a pipe")?;
-                found.push(One { end: *end, what: What::Pipe { writer, content } });
-            }
-        }
-        let own = Self(found);
+        own.made.extend(both_ends(program, &mut pipes)?);
+        own.made.extend(pairs(program, &mut rest)?);
+        others.extend(pipes.into_iter().chain(rest).map(|(target, _)| target));
         let numbers: BTreeSet<RawFd> = own.numbers().collect();
-        let without = ends.into_iter().filter(|(_, end)| !numbers.contains(&end.number));
-        others.extend(without.map(|(name, _)| name));
-        let is_known = |fd: &RawFd| *fd == 0 || numbers.contains(fd) || given.contains(fd);
-        if own.0.len() > MOST || !own.watched().all(|(_, watched)| is_known(&watched.number)) {
+        let is_known = |fd: &RawFd| *fd == 0 || numbers.contains(fd) || given.fds.contains(fd);
+        if numbers.len() > MOST || !own.watched().all(|(_, watched)| is_known(&watched.number)) {
             others.push("more than can be made anew".to_owned());
         }
         Ok((own, others))
@@ -122,17 +138,20 @@ impl Own {
 
     /// Their numbers.
     pub(super) fn numbers(&self) -> impl Iterator<Item = RawFd> {
-        self.0.iter().flat_map(|one| {
-            let writer = match &one.what {
-                What::Pipe { writer, .. } => Some(writer.number),
+        let made = self.made.iter().flat_map(|one| {
+            let other = match &one.what {
+                What::Pipe { writer: other, .. } | What::Sockets { other, .. } => {
+                    Some(other.number)
+                }
                 _ => None,
             };
-            [Some(one.end.number), writer].into_iter().flatten()
-        })
+            [Some(one.end.number), other].into_iter().flatten()
+        });
+        made.chain(self.same.iter().map(|(end, _)| end.number))
     }
 
     fn watched(&self) -> impl Iterator<Item = (RawFd, &Watched)> {
-        self.0.iter().flat_map(|one| {
+        self.made.iter().flat_map(|one| {
             let watched = match &one.what {
                 What::Poll(watched) => watched.as_slice(),
                 _ => &[],
@@ -145,7 +164,7 @@ impl Own {
     pub(super) fn remake(&self, calls: &mut Batch<'_>, given: &[RawFd]) {
         let step = "make descriptors anew";
         let mut taken: BTreeSet<RawFd> = given.iter().copied().chain([0]).collect();
-        for One { end, what } in &self.0 {
+        for One { end, what } in &self.made {
             // The kernel gives the lowest number that is free.
             let mut free = (0..).filter(|number| !taken.contains(number));
             let (first, second) = (free.next().unwrap_or(0), free.next().unwrap_or(0));
@@ -165,6 +184,11 @@ impl Own {
                     calls.call(libc::SYS_eventfd2, &[u64::from(*count), status | kind.arg()], step);
                 }
                 What::Poll(_) => calls.call(libc::SYS_epoll_create1, &[0], step),
+                What::Connection(connection, settings) => {
+                    connection.make(calls, first, *settings);
+                    let arguments = [first.arg(), libc::F_SETFL.arg(), status];
+                    calls.call(libc::SYS_fcntl, &arguments, step);
+                }
                 What::Pipe { writer, content } => {
                     let pair = calls.words(&[0]);
                     calls.call(libc::SYS_pipe2, &[pair, 0], step);
@@ -172,20 +196,25 @@ impl Own {
                         let (at, length) = (calls.data(content), content.len() as u64);
                         calls.call(libc::SYS_write, &[second.arg(), at, length], step);
                     }
-                    for (from, stage) in [first, second].into_iter().zip(STAGE) {
-                        move_to(calls, from, stage, 0);
-                    }
-                    for (stage, end) in STAGE.into_iter().zip([end, writer]) {
-                        move_to(calls, stage, end.number, end.close_on_exec());
-                        let arguments = [end.number.arg(), libc::F_SETFL.arg(), end.status().arg()];
-                        calls.call(libc::SYS_fcntl, &arguments, step);
-                    }
+                    place_both(calls, [first, second], [*end, *writer]);
                     taken.extend([end.number, writer.number]);
+                    continue;
+                }
+                What::Sockets { other, kind } => {
+                    let pair = calls.words(&[0]);
+                    let arguments = [libc::AF_UNIX.arg(), kind.arg(), 0, pair];
+                    calls.call(libc::SYS_socketpair, &arguments, step);
+                    place_both(calls, [first, second], [*end, *other]);
+                    taken.extend([end.number, other.number]);
                     continue;
                 }
             }
             move_to(calls, first, end.number, end.close_on_exec());
             taken.insert(end.number);
+        }
+        for (end, first) in &self.same {
+            let arguments = [first.arg(), end.number.arg(), end.close_on_exec().arg()];
+            calls.call(libc::SYS_dup3, &arguments, step);
         }
         for (poll, Watched { number, events, data }) in self.watched() {
             // `struct epoll_event` has no gap on x86-64.
@@ -194,6 +223,67 @@ impl Own {
                 [poll.arg(), libc::EPOLL_CTL_ADD.arg(), number.arg(), calls.data(&event)];
             calls.call(libc::SYS_epoll_ctl, &arguments, step);
         }
+    }
+}
+
+/// Which of them is the same as another descriptor of a process, if one is.
+fn same(program: Pid, number: RawFd, among: &[RawFd]) -> io::Result<Option<RawFd>> {
+    for first in among {
+        if trace::is_same_file(program, *first, number)? {
+            return Ok(Some(*first));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the pipes of which both ends are there.
+fn both_ends(program: Pid, pipes: &mut Vec<(String, End)>) -> Result<Vec<One>, Failure> {
+    let mut found = Vec::new();
+    for (name, end) in pipes.iter().filter(|(_, end)| !end.is_writer()) {
+        let of_it: Vec<_> = pipes.iter().filter(|(other, _)| other == name).collect();
+        let writer = of_it.iter().map(|(_, end)| *end).find(|end| end.is_writer());
+        if let (Some(writer), 2) = (writer, of_it.len()) {
+            let content = content(program, end.number).step("look into a pipe")?;
+            found.push(One { end: *end, what: What::Pipe { writer, content } });
+        }
+    }
+    let taken = |end: &End| {
+        let is_it = |one: &One| match &one.what {
+            What::Pipe { writer, .. } => one.end == *end || writer == end,
+            _ => false,
+        };
+        found.iter().any(is_it)
+    };
+    pipes.retain(|(_, end)| !taken(end));
+    Ok(found)
+}
+
+/// Takes the pairs of sockets.
+fn pairs(program: Pid, sockets: &mut Vec<(String, End)>) -> Result<Vec<One>, Failure> {
+    let is_socket = |(target, _): &&(String, End)| target.starts_with("socket:");
+    let numbers: Vec<RawFd> = sockets.iter().filter(is_socket).map(|(_, end)| end.number).collect();
+    let mut found = Vec::new();
+    for (one, other, kind) in sockets::pairs(program, &numbers)? {
+        let mut take = |number: RawFd| {
+            let at = sockets.iter().position(|(_, end)| end.number == number)?;
+            Some(sockets.swap_remove(at).1)
+        };
+        if let (Some(end), Some(other)) = (take(one), take(other)) {
+            found.push(One { end, what: What::Sockets { other, kind } });
+        }
+    }
+    Ok(found)
+}
+
+/// Gives both ends of what was made their numbers and flags.
+fn place_both(calls: &mut Batch<'_>, made: [RawFd; 2], ends: [End; 2]) {
+    for (from, stage) in made.into_iter().zip(STAGE) {
+        move_to(calls, from, stage, 0);
+    }
+    for (stage, end) in STAGE.into_iter().zip(ends) {
+        move_to(calls, stage, end.number, end.close_on_exec());
+        let arguments = [end.number.arg(), libc::F_SETFL.arg(), end.status().arg()];
+        calls.call(libc::SYS_fcntl, &arguments, "make descriptors anew");
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::net::SendFlags;
 use crate::sys;
 use crate::wire::{Verdict, send};
 
-pub(crate) use order::{Charge, FRAMES, Order};
+pub(crate) use order::{Charge, FRAMES, Given, Order};
 
 /// Says that there is no snapshot.
 pub(crate) fn run(charge: &Charge<'_>) -> ! {

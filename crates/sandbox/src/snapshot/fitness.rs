@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use crate::step::{Failure, Step};
 
 use super::descriptors::Own;
-use super::{NAMESPACES, Order};
+use super::{Given, NAMESPACES, Order};
 
 /// Directories that every sandbox has for itself, which a snapshot must have left as they were.
 const OWN: [&str; 2] = ["tmp", "dev/shm"];
@@ -45,20 +45,14 @@ fn children_of(pid: Pid, thread: Pid) -> Result<Vec<Pid>, Failure> {
 }
 
 /// Sees that a snapshot has nothing that a fork would break or share; it stands. Tells what it has for
-/// itself. Threads only an origin may have, as they are the interpreter's own.
+/// itself.
 pub(super) fn check(
     init: Pid,
     program: Pid,
-    given: &[RawFd],
+    given: &Given,
     may_have_threads: bool,
 ) -> Result<Own, Failure> {
-    let all = threads(program)?;
-    let threads = all.len();
-    // A process is a child of the thread that has started it.
-    let mut started = all.into_iter().map(|thread| children_of(program, thread));
-    if only_program(init)? != program || started.any(|it| it.map_or(true, |it| !it.is_empty())) {
-        return Err(Failure("it has started other processes".to_owned()));
-    }
+    let threads = is_alone(init, program)?;
     if threads != 1 && !may_have_threads {
         return Err(Failure(format!("it has started threads: {}", threads - 1)));
     }
@@ -76,6 +70,18 @@ pub(super) fn check(
         none_of(&format!("it has left files in /{directory}"), left)?;
     }
     Ok(own)
+}
+
+/// Sees that a program has started no other process; tells how many threads it has.
+pub(super) fn is_alone(init: Pid, program: Pid) -> Result<usize, Failure> {
+    let all = threads(program)?;
+    let threads = all.len();
+    // A process is a child of the thread that has started it.
+    let mut started = all.into_iter().map(|thread| children_of(program, thread));
+    if only_program(init)? != program || started.any(|it| it.map_or(true, |it| !it.is_empty())) {
+        return Err(Failure("it has started other processes".to_owned()));
+    }
+    Ok(threads)
 }
 
 /// The threads of a program.

@@ -6,7 +6,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Tree;
-use crate::{Identity, Limits};
+use crate::{Identity, Limits, Stance};
 
 /// The descriptor at which a program waits to be held.
 pub(crate) const FRAMES: RawFd = 3;
@@ -26,6 +26,14 @@ pub(crate) struct Order {
     pub(crate) host: u32,
 }
 
+/// What a program has from its start that is to be held.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) fds: Vec<RawFd>,
+    /// Where somebody listens in its sandbox, and in that of each copy.
+    pub(crate) ports: Vec<u16>,
+}
+
 /// What a keeper is started with.
 #[derive(Debug)]
 pub(crate) struct Charge<'a> {
@@ -34,11 +42,10 @@ pub(crate) struct Charge<'a> {
     pub(crate) orders: OwnedFd,
     /// Gets the [`Verdict`](crate::wire::Verdict).
     pub(crate) answer: OwnedFd,
-    /// Descriptors that the snapshot may have, as it was given them.
-    pub(crate) given: Vec<RawFd>,
-    /// Whether its threads can be made anew: what runs in it must not have to be told that it was forked,
-    /// as Python has to be.
-    pub(crate) may_have_threads: bool,
+    pub(crate) given: Given,
+    /// Whether its threads can be made anew depends on what runs in it: it must not have to be told that
+    /// it was forked, as Python has to be.
+    pub(crate) stance: Stance,
     /// The other end of an origin's socket: it says there that it is ready.
     pub(crate) frames: Option<OwnedFd>,
     /// Whether it is in no user namespace of its own, and may enter any.

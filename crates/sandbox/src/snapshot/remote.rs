@@ -262,11 +262,29 @@ impl Remote {
     /// Adds what makes the kernel know again what it has forgotten.
     pub(super) fn remind(&self, calls: &mut Batch<'_>) {
         let stack = self.base.stack;
-        // The flags are an `int` before four bytes of nothing.
-        if stack[1] & u64::from(u32::MAX) != u64::from(NO_STACK) {
+        if is_stack(stack) {
             let at = calls.words(&stack);
             calls.call(libc::SYS_sigaltstack, &[at, 0], "set the stack for signals");
         }
+    }
+
+    /// The stack for signals of another thread, which stands.
+    pub(super) fn stack_of(&self, thread: Pid) -> io::Result<[u64; 3]> {
+        let at = self.data_at(0);
+        let (process, memory) = (self.process.try_clone()?, self.memory.try_clone()?);
+        let other = Self { pid: thread, process, memory, base: self.base };
+        other.call(libc::SYS_sigaltstack, &[0, at])?;
+        self.words(at)
+    }
+
+    /// Gives this thread its stack for signals.
+    pub(super) fn set_stack(&self, stack: [u64; 3]) -> io::Result<()> {
+        if !is_stack(stack) {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = stack.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.memory.write_all_at(&bytes, self.data_at(0))?;
+        self.call(libc::SYS_sigaltstack, &[self.data_at(0), 0]).map(drop)
     }
 
     /// Where something lies that is put before the calls of a batch.
@@ -421,6 +439,11 @@ impl Remote {
         }
         Err(io::Error::other("it does not come to an end"))
     }
+}
+
+/// Whether a `stack_t` names one; its flags are an `int` before four bytes of nothing.
+fn is_stack(stack: [u64; 3]) -> bool {
+    stack[1] & u64::from(u32::MAX) != u64::from(NO_STACK)
 }
 
 fn end(pid: Pid) {

@@ -16,8 +16,24 @@ use crate::sys::trace::{self, Registers, Sequences, Stop};
 use super::remote::Remote;
 use super::{Argument, PATIENCE, fitness};
 
-/// Calls in which a thread waits.
-const WAITING: [libc::c_long; 3] = [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+/// Calls in which a thread waits, and which it may as well make again.
+const WAITING: [libc::c_long; 12] = [
+    libc::SYS_futex,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_select,
+    libc::SYS_pselect6,
+    libc::SYS_read,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+];
+/// What a call leaves in `rax` that was broken off while it waited: `EINTR`, and what the kernel has for calls
+/// that it makes again, see `include/linux/errno.h`.
+const BROKEN_OFF: [i64; 5] = [-4, -512, -513, -514, -516];
 /// Most threads beside the first: an interpreter's own are some ten.
 const MOST: usize = 64;
 /// Time for a thread that does something to be done with it.
@@ -34,6 +50,8 @@ struct Thread {
     mask: u64,
     name: String,
     sequences: Option<Sequences>,
+    /// `stack_t` of its stack for signals.
+    stack: [u64; 3],
 }
 
 /// Stops all threads of a program but its first one, which stands already.
@@ -60,7 +78,7 @@ pub(super) fn stop_others(program: Pid) -> Result<Others, Failure> {
         let sequences = trace::sequences(next).step("ask for restartable sequences")?;
         let name = fitness::name(next)?;
         let id = next.as_raw_nonzero().get();
-        others.0.insert(id, Thread { registers, mask, name, sequences });
+        others.0.insert(id, Thread { registers, mask, name, sequences, stack: [0; 3] });
     }
 }
 
@@ -77,7 +95,7 @@ fn stop(thread: Pid) -> Result<Option<Registers>, Failure> {
             trace::resume(thread).step("resume a thread")?;
         }
         let registers = trace::registers(thread).step("read registers")?;
-        if WAITING.iter().any(|call| call.cast_unsigned() == registers.orig_rax) {
+        if is_waiting(&registers) {
             return Ok(Some(registers));
         }
         if Instant::now() > until {
@@ -88,9 +106,24 @@ fn stop(thread: Pid) -> Result<Option<Registers>, Failure> {
     }
 }
 
+/// Whether a thread that stands was waiting, and has got nothing yet.
+pub(super) fn is_waiting(registers: &Registers) -> bool {
+    WAITING.iter().any(|call| call.cast_unsigned() == registers.orig_rax)
+        && BROKEN_OFF.contains(&registers.rax.cast_signed())
+}
+
 impl Others {
     fn has(&self, thread: Pid) -> bool {
         self.0.contains_key(&thread.as_raw_nonzero().get())
+    }
+
+    /// Asks for what only they themselves can say. They stand for good, as the program does.
+    pub(super) fn ask(&mut self, program: &Remote) -> Result<(), Failure> {
+        for (id, thread) in &mut self.0 {
+            let pid = Pid::from_raw(*id).ok_or_else(|| Failure("no thread".to_owned()))?;
+            thread.stack = program.stack_of(pid).step("ask a thread for its stack for signals")?;
+        }
+        Ok(())
     }
 
     /// Makes the like of them in a copy, which is confined already. They stand, and nothing is left to do
@@ -105,6 +138,7 @@ impl Thread {
         let made = program.clone_thread(self.registers.fs_base).step("make a thread")?;
         let name = made.put(&self.name).step("write a name")?;
         made.call(libc::SYS_prctl, &[libc::PR_SET_NAME.arg(), name]).step("name a thread")?;
+        made.set_stack(self.stack).step("set a stack for signals")?;
         trace::set_signal_mask(made.pid(), self.mask).step("set a mask of signals")?;
         made.stand_ready(self.registers, self.sequences).step("let a thread go on")?;
         Ok(made)

@@ -5,6 +5,7 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -42,6 +43,16 @@ pub(crate) fn seize(pid: Pid) -> io::Result<()> {
 /// has been forbidden it could do then.
 pub(crate) fn suspend_filter(pid: Pid) -> io::Result<()> {
     request(libc::PTRACE_SETOPTIONS, pid, 0, UNFILTERED as usize)
+}
+
+/// Whether two descriptors of a process are one, as dup(2) makes them. See kcmp(2).
+pub(crate) fn is_same_file(pid: Pid, one: RawFd, other: RawFd) -> io::Result<bool> {
+    const FILE: i32 = 0;
+    let pid = pid.as_raw_nonzero().get();
+    // JUSTIFICATION: rustix has no kcmp.
+    // SAFETY: it takes numbers and changes nothing.
+    let compared = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, FILE, one, other) };
+    check(compared).map(|compared| compared == 0)
 }
 
 /// Stops it at the next point where that can be done.

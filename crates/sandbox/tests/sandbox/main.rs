@@ -9,6 +9,7 @@ mod blank;
 mod cgroup;
 mod confinement;
 mod empty;
+mod free;
 mod lifecycle;
 mod network;
 mod network_bench;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use lacewing_sandbox::{Event, Launcher, LauncherOptions, Role, Sandbox, Spec};
+use lacewing_sandbox::{Event, Launcher, LauncherOptions, Role, Sandbox, Spec, Stance};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -75,13 +75,13 @@ fn snapshot(launcher: &Launcher, init: &str) -> (Running, Result<(), String>) {
     let mut running = begin(&wanted, |spec, fds| launcher.spawn(spec, fds));
     ready(&running.sandbox);
     assert_eq!(running.line(), "initialised");
-    let verdict = verdict(&running.sandbox, false);
+    let verdict = verdict(&running.sandbox, Stance::Alone);
     (running, verdict)
 }
 
 /// Has a program held.
-pub(crate) fn verdict(sandbox: &Sandbox, may_have_threads: bool) -> Result<(), String> {
-    let holding = sandbox.hold(may_have_threads).unwrap();
+pub(crate) fn verdict(sandbox: &Sandbox, stance: Stance) -> Result<(), String> {
+    let holding = sandbox.hold(stance).unwrap();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(verdict) = holding.try_verdict().unwrap() {
@@ -111,7 +111,7 @@ pub(crate) fn fork(launcher: &Launcher, from: &Sandbox) -> Running {
 }
 
 /// A launcher that can hold programs: as root, on a processor that we know.
-fn able() -> Option<Launcher> {
+pub(crate) fn able() -> Option<Launcher> {
     able_with(&options())
 }
 
@@ -380,7 +380,7 @@ fn only_what_was_meant_for_it_can_be_held_and_restored() {
     let mut plain = begin(&python(""), |spec, fds| launcher.spawn(spec, fds));
     ready(&plain.sandbox);
     assert_eq!(plain.line(), "initialised");
-    let holding = plain.sandbox.hold(false).unwrap();
+    let holding = plain.sandbox.hold(Stance::Alone).unwrap();
     let verdict = std::cell::RefCell::new(None);
     eventually("a verdict", || {
         *verdict.borrow_mut() = holding.try_verdict().unwrap();

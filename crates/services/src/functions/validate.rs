@@ -128,8 +128,8 @@ pub(super) fn config(config: &FunctionConfig) -> Result<()> {
 }
 
 /// Checks that what asks for SnapStart can have it, see
-/// <https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes>; Node.js, for which
-/// Lambda does not offer it, can have it here.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes>; Node.js and custom
+/// runtimes, for which Lambda does not offer it, can have it here.
 fn snap_start(config: &FunctionConfig) -> Result<()> {
     const OLDEST: [(Family, (u16, u16)); 2] = [(Family::Python, (3, 12)), (Family::Node, (20, 0))];
     let runtime = config.runtime;
@@ -137,10 +137,10 @@ fn snap_start(config: &FunctionConfig) -> Result<()> {
     if !config.snap_starts_latest()? && !config.snap_start {
         return Ok(());
     }
-    if !OLDEST
-        .iter()
-        .any(|(family, oldest)| runtime.family == *family && runtime.version >= *oldest)
-    {
+    let is_new_enough = |(family, oldest): &(Family, (u16, u16))| {
+        runtime.family == *family && runtime.version >= *oldest
+    };
+    if runtime.family != Family::Provided && !OLDEST.iter().any(is_new_enough) {
         return refused(format!("{runtime} is not supported for SnapStart enabled functions."));
     }
     if config.ephemeral_mb > limits::EPHEMERAL_MB.1 {
@@ -156,10 +156,17 @@ fn snap_start(config: &FunctionConfig) -> Result<()> {
 /// Python serves one after the other.
 fn concurrency_per_instance(config: &FunctionConfig) -> Result<()> {
     let runtime = config.runtime;
-    if config.concurrency_per_instance()? == 1 || runtime.family != Family::Python {
+    if config.concurrency_per_instance()? == 1 || runtime.family == Family::Provided {
         return Ok(());
     }
     let variable = FunctionConfig::CONCURRENCY_PER_INSTANCE;
+    if runtime.family == Family::Node {
+        if !config.snap_start && !config.snap_starts_latest()? {
+            return Ok(());
+        }
+        let message = format!("{variable} and SnapStart are not for one function in {runtime}.");
+        return Err(Error::new(Kind::Invalid, message));
+    }
     let message = format!("{variable} is for custom runtimes and Node.js, not for {runtime}.");
     Err(Error::new(Kind::Invalid, message))
 }

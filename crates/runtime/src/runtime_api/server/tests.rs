@@ -5,6 +5,7 @@ use hyper::body::Frame;
 use hyper::client::conn::http1 as client;
 use tokio_util::task::TaskTracker;
 
+mod snap_start;
 mod streaming;
 
 use super::*;
@@ -24,7 +25,7 @@ struct Seen {
 }
 
 async fn client() -> Client {
-    let shared = Arc::new(Shared::new(1));
+    let shared = Arc::new(Shared::new(1, None));
     let tasks = TaskTracker::new();
     let sender = connect(&shared, &tasks).await;
     Client { shared, sender, tasks }
@@ -32,7 +33,7 @@ async fn client() -> Client {
 
 async fn connect(shared: &Arc<Shared>, tasks: &TaskTracker) -> client::SendRequest<Body> {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    tasks.spawn(serve_connection(theirs, Arc::clone(shared)));
+    tasks.spawn(serve_connection(theirs, 0, Arc::clone(shared)));
     let (sender, connection) = client::handshake(TokioIo::new(ours)).await.expect("a connection");
     tasks.spawn(async { connection.await.unwrap_or_default() });
     sender
@@ -209,7 +210,7 @@ async fn a_truncated_answer_reaches_the_caller_as_an_error() {
     let Client { shared, tasks, .. } = client().await;
     shared.offer(event("a"), None);
     let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
-    tasks.spawn(serve_connection(theirs, Arc::clone(&shared)));
+    tasks.spawn(serve_connection(theirs, 0, Arc::clone(&shared)));
     ours.write_all(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .expect("sent");

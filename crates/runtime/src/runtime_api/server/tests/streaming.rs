@@ -1,6 +1,6 @@
 //! Responses that go out as they come, and runtimes that do it wrong, byte by byte.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::stream::{self, Pieces};
@@ -19,7 +19,7 @@ const HEAD_LINES: &str = "POST /2018-06-01/runtime/invocation/a/response HTTP/1.
 impl Raw {
     async fn new() -> Self {
         let (outlet, pieces) = stream::channel();
-        let shared = Arc::new(Shared::new(1));
+        let shared = Arc::new(Shared::new(1, None));
         shared.offer(event("a"), Some(outlet));
         shared.state.lock().next().expect("allowed").expect("an event");
         let tasks = TaskTracker::new();
@@ -54,7 +54,7 @@ impl Raw {
 
 fn connect_raw(shared: &Arc<Shared>, tasks: &TaskTracker) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    tasks.spawn(serve_connection(theirs, Arc::clone(shared)));
+    tasks.spawn(serve_connection(theirs, 0, Arc::clone(shared)));
     ours
 }
 

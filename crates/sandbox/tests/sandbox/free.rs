@@ -1,0 +1,136 @@
+//! Programs that are held while they wait for whatever, with connections to servers of their sandbox.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use lacewing_sandbox::{Launcher, Role, Spec, Stance};
+
+use crate::snapshot::{Running, able, begin, python, verdict};
+use crate::support::ready;
+
+const PORT: u16 = 9001;
+
+/// Has two connections, waits at the first for an answer and in threads for other things; then tells what it
+/// got, from where, and what its threads have heard.
+const CLIENT: &str = "
+import os, select, signal, socket, threading, time
+def connect():
+    return socket.create_connection(('127.0.0.1', 9001))
+first, second = connect(), connect()
+second.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+first.sendall(b'question')
+heard, (reader, writer), (one, other) = [], os.pipe(), socket.socketpair()
+twin, another, poller = os.dup(second.fileno()), one.dup(), select.epoll()
+same = select.epoll.fromfd(os.dup(poller.fileno()))
+same.register(other, select.EPOLLIN)
+def reads():
+    heard.append(os.read(reader, 9))
+def sleeps():
+    time.sleep(0.1)
+    heard.append('slept')
+    select.poll().poll(600_000)
+threads = [threading.Thread(target=target, daemon=True) for target in (reads, sleeps)]
+[thread.start() for thread in threads]
+time.sleep(0.3)
+MORE
+print('initialised', flush=True)
+got = first.recv(99)
+os.write(writer, b'written')
+threads[0].join(10)
+os.write(twin, b'more')
+another.sendall(b'over')
+ready = same.poll(10) == poller.poll(10) == [(other.fileno(), select.EPOLLIN)] and other.recv(9) == b'over'
+print(got, heard, ready, second.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0, first.gettimeout(),
+      len(os.listdir('/proc/self/task')), sorted(os.listdir('/proc/self/fd'))[:4], flush=True)
+";
+
+fn client(more: &str) -> Spec {
+    let mut wanted = python(&CLIENT.replace("MORE", more));
+    wanted.listeners = vec![PORT];
+    wanted.role = Role::Snapshot;
+    wanted
+}
+
+/// Two connections, the one with the question first.
+fn accept(listener: &TcpListener) -> [TcpStream; 2] {
+    // It comes as what an event loop wants.
+    listener.set_nonblocking(false).unwrap();
+    [(); 2].map(|()| {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    })
+}
+
+/// A client that stands unless it cannot, with its connections.
+fn held(launcher: &Launcher, more: &str) -> (Running, [TcpStream; 2], Result<(), String>) {
+    let mut running = begin(&client(more), |spec, fds| launcher.spawn(spec, fds));
+    let listeners = ready(&running.sandbox);
+    let mut connections = accept(&listeners[0]);
+    let mut question = [0; 8];
+    connections[0].read_exact(&mut question).unwrap();
+    assert_eq!(&question, b"question");
+    connections[1].write_all(if more.contains("ANSWER") { b"answer" } else { b"" }).unwrap();
+    assert_eq!(running.line(), "initialised");
+    let verdict = verdict(&running.sandbox, Stance::Free);
+    (running, connections, verdict)
+}
+
+#[test]
+fn each_copy_goes_on_with_connections_from_the_same_ports() {
+    let Some(launcher) = able() else { return };
+    let (snapshot, connections, verdict) = held(&launcher, "");
+    verdict.unwrap();
+    let ports = connections.each_ref().map(|one| one.peer_addr().unwrap().port());
+    for answer in ["one", "two"] {
+        let wanted = Spec { role: Role::Program, ..client("") };
+        let mut copy = begin(&wanted, |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
+        let listeners = ready(&copy.sandbox);
+        let mut anew = accept(&listeners[0]);
+        anew.sort_by_key(|one| one.peer_addr().unwrap().port() != ports[0]);
+        assert_eq!(anew.each_ref().map(|one| one.peer_addr().unwrap().port()), ports);
+        anew[0].write_all(answer.as_bytes()).unwrap();
+        let mut more = [0; 4];
+        anew[1].read_exact(&mut more).unwrap();
+        assert_eq!(&more, b"more");
+        let said = copy.line();
+        let wanted = format!("b'{answer}' ['slept', b'written'] True True None 2 ");
+        assert!(said.starts_with(&wanted), "{said}");
+    }
+    let [mut first, mut second] = connections;
+    first.set_nonblocking(true).unwrap();
+    second.set_nonblocking(true).unwrap();
+    let nothing = |stream: &mut TcpStream| stream.read(&mut [0; 9]).unwrap_err().kind();
+    assert_eq!(nothing(&mut first), std::io::ErrorKind::WouldBlock, "it is a copy's no more");
+    assert_eq!(nothing(&mut second), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn what_cannot_be_made_anew_is_not_held() {
+    let Some(launcher) = able() else { return };
+    for more in [
+        "select.select([second], [], [], 30)  # ANSWER",
+        "another.close(); one.close()",
+        "one.sendall(b'x')",
+        "one.shutdown(socket.SHUT_RDWR)",
+        "other = socket.create_server(('127.0.0.1', 9003))",
+        "other = socket.create_server(('127.0.0.1', 9003)); own = socket.create_connection(('127.0.0.1', 9003))",
+        "second.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes([9] + 15 * [0]))",
+        "second.shutdown(socket.SHUT_WR)",
+    ] {
+        let (_snapshot, _connections, verdict) = held(&launcher, more);
+        let why = verdict.unwrap_err();
+        assert!(why.contains("open files or connections: socket:"), "{more}: {why}");
+    }
+}
+
+#[test]
+fn who_does_not_wait_is_not_held() {
+    let Some(launcher) = able() else { return };
+    let busy =
+        "def spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()";
+    let (_snapshot, _connections, verdict) = held(&launcher, busy);
+    let why = verdict.unwrap_err();
+    assert!(why.contains("does not wait"), "{why}");
+}
