@@ -129,13 +129,20 @@ def test_nothing_is_drawn_twice(own):
         assert len(set(column)) == len(column), (number, sorted(column))
 
 
+SPINNING = """
+const { Worker } = require('worker_threads');
+const worker = new Worker("require('worker_threads').parentPort.postMessage(1); for (;;);", { eval: true });
+awslambda.registerBeforeSnapshot(() => new Promise((resolve) => worker.on('message', resolve)));
+"""
+
+
 @pytest.mark.parametrize(
     "init, reason",
     [
         ("require('net').createServer().listen(8080, '127.0.0.1');", "connections"),
         ("require('fs').writeFileSync('/tmp/kept', 'x');", "files in /tmp"),
         ("require('child_process').spawn('sleep', ['999'], { stdio: 'ignore' });", "processes"),
-        ("new (require('worker_threads').Worker)('for (;;);', { eval: true });", "does not wait"),
+        (SPINNING, "does not wait"),
     ],
 )
 def test_what_a_copy_would_break_starts_as_ever_and_says_why(own, init, reason):

@@ -319,7 +319,12 @@ fn fork(
     // As soon as one of them runs nothing more may be done in any: it could change what is done.
     let others = threads.remake(remote)?;
     remote.prepare().step("let the program go on")?;
-    others.iter().chain([remote]).try_for_each(Remote::release).step("let go of the program")?;
+    // Its first thread first: that is what somebody waits for.
+    [remote]
+        .into_iter()
+        .chain(&others)
+        .try_for_each(Remote::release)
+        .step("let go of the program")?;
     program.arrived();
     Ok(pid)
 }

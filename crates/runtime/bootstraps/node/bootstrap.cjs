@@ -186,11 +186,15 @@ function become(isOrigin) {
 }
 
 function setEnvironment(end) {
-  for (const name of Object.keys(process.env)) delete process.env[name];
+  const { ...before } = process.env; // to look is cheap, to change is not
+  const names = new Set();
   for (const pair of frame.toString('utf8', 5, end).split('\0')) {
     const at = pair.indexOf('=');
-    process.env[pair.slice(0, at)] = pair.slice(at + 1);
+    const name = pair.slice(0, at), value = pair.slice(at + 1);
+    names.add(name);
+    if (before[name] !== value) process.env[name] = value;
   }
+  for (const name of Object.keys(before)) if (!names.has(name)) delete process.env[name];
 }
 
 if (process.argv[2] === 'blank' || process.argv[2] === 'origin') become(process.argv.splice(2)[0] === 'origin');
@@ -821,10 +825,12 @@ const beforeSnapshot = [], afterRestore = [];
 /** Stands as a snapshot; goes on in each copy. */
 async function standAsSnapshot() {
   while (beforeSnapshot.length > 0) await beforeSnapshot.pop()();
-  makeUnique(true); // what a copy does is loaded and compiled already
+  // Who has not loaded it has drawn nothing.
+  const drewAhead = process.moduleLoadList?.includes('NativeModule internal/crypto/random') ?? true;
+  makeUnique(drewAhead); // what a copy does is loaded and compiled already
   collect();
   setEnvironment(frameWhenReady(RESTORE));
-  makeUnique(true);
+  makeUnique(drewAhead);
   delete process.env._LAMBDA_TELEMETRY_LOG_FD;
   ofFunction.logStreamName = process.env.AWS_LAMBDA_LOG_STREAM_NAME;
   for (const hook of afterRestore) await hook();

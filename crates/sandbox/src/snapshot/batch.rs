@@ -6,6 +6,8 @@
 
 use std::io;
 
+use rustix::process::Pid;
+
 use crate::step::{Failure, Step};
 
 use super::remote::Remote;
@@ -92,23 +94,58 @@ impl<'a> Batch<'a> {
         self.data(&bytes)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
     /// Has all of them made. The first that fails is told, but some after it were made as well.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let entry = |call: &Call| -> Vec<u8> {
-            let words = std::iter::once(call.number).chain(call.arguments);
-            words.flat_map(u64::to_ne_bytes).collect()
-        };
         for calls in self.calls.chunks(MOST) {
-            let table: Vec<u8> = calls.iter().flat_map(entry).collect();
-            let results = self.remote.go_through(&self.data, &table).step("make system calls")?;
-            for (call, result) in calls.iter().zip(results) {
-                if let Some(step) = &call.step {
-                    outcome(result).step(step)?;
-                }
-            }
+            let results = self.remote.go_through(&self.data, &table(calls));
+            judge(calls, results.step("make system calls")?.0)?;
         }
         Ok(())
     }
+
+    /// The same of a few, one at least, that make threads; tells which, in their order.
+    pub(super) fn make(self) -> Result<Vec<Pid>, Failure> {
+        let results = self.remote.go_through(&self.data, &table(&self.calls));
+        let (results, made) = results.step("make system calls")?;
+        judge(&self.calls, results)?;
+        Ok(made)
+    }
+
+    /// Has a few made by several threads of one process at the same time, each from where the one before it
+    /// ends to its own end, one at least.
+    pub(super) fn run_by(self, threads: &[(Remote, usize)]) -> Result<(), Failure> {
+        let step = "make system calls";
+        let table = table(&self.calls);
+        self.remote.lay_out(&self.data, &table).step(step)?;
+        let mut from = 0;
+        for (thread, to) in threads {
+            thread.start(from * ENTRY..to * ENTRY).step(step)?;
+            from = *to;
+        }
+        for (thread, _) in threads {
+            thread.finish().step(step)?;
+        }
+        judge(&self.calls, self.remote.results(table.len()).step(step)?)
+    }
+}
+
+fn table(calls: &[Call]) -> Vec<u8> {
+    let words = calls.iter().flat_map(|call| std::iter::once(call.number).chain(call.arguments));
+    words.flat_map(u64::to_ne_bytes).collect()
+}
+
+fn judge(calls: &[Call], results: Vec<u64>) -> Result<(), Failure> {
+    for (call, result) in calls.iter().zip(results) {
+        if let Some(step) = &call.step {
+            outcome(result).step(step)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a call has answered, from what it left in `rax`.

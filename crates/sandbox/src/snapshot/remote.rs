@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
@@ -33,6 +33,9 @@ const DATA: u64 = PAGE;
 const TABLE: u64 = 3 * PAGE;
 /// See clone(2); libc has it as a number of another type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+/// set_tid_size, cgroup.
+const CLONE_ARGUMENTS: usize = 11;
 /// What makes a thread of a clone, see pthread_create(3).
 const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_FS
@@ -111,8 +114,8 @@ impl Remote {
         let base = Base { registers, instruction, room: 0, thread_id: 0, sequences, stack: [0; 3] };
         let stopped = Self { pid, process, memory, base };
         stopped.forget_sequence(sequences).step("end a restartable sequence")?;
-        if let Some(Sequences { address, bytes, signature }) = sequences {
-            let arguments = [address, bytes.into(), RSEQ_FLAG_UNREGISTER, signature.into()];
+        if let Some(sequences) = sequences {
+            let arguments = sequences.arguments(RSEQ_FLAG_UNREGISTER);
             stopped.call(libc::SYS_rseq, &arguments).step("give up restartable sequences")?;
         }
         Ok(stopped)
@@ -144,7 +147,7 @@ impl Remote {
     }
 
     /// Sees that no sequence is begun where they are registered: `rseq_cs` and `flags`.
-    fn forget_sequence(&self, sequences: Option<Sequences>) -> io::Result<()> {
+    pub(super) fn forget_sequence(&self, sequences: Option<Sequences>) -> io::Result<()> {
         match sequences {
             Some(Sequences { address, .. }) => self.memory.write_all_at(&[0; 12], address + 8),
             None => Ok(()),
@@ -177,34 +180,42 @@ impl Remote {
         self.clone_with(libc::CLONE_VM | id, None)
     }
 
-    /// Lets it make a thread that stands, whose memory of itself is where `FS` says; libc keeps its id as far
-    /// from there as that of the first.
-    pub(super) fn clone_thread(&self, fs_base: u64) -> io::Result<Self> {
+    /// Lets it make threads that stand, whose memory of themselves is where each `FS` says; libc keeps their ids
+    /// as far from there as that of the first.
+    pub(super) fn clone_threads(
+        &self,
+        fs_bases: impl Iterator<Item = u64>,
+    ) -> Result<Vec<Self>, Failure> {
+        let step = "make a thread";
         let Base { thread_id, registers, .. } = self.base;
-        let id = fs_base.wrapping_add(thread_id.wrapping_sub(registers.fs_base));
-        let mut arguments = [0; 11];
-        arguments[0] = THREAD.arg();
-        (arguments[2], arguments[3], arguments[7]) = (id, id, fs_base);
-        let bytes: Vec<u8> = arguments.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.memory.write_all_at(&bytes, self.data_at(0))?;
-        let (_, child) = self.stepped(libc::SYS_clone3, &[self.data_at(0), bytes.len() as u64])?;
-        let pid = child.ok_or(io::ErrorKind::InvalidData)?;
+        let mut calls = Batch::of(self);
+        for fs_base in fs_bases {
+            let id = fs_base.wrapping_add(thread_id.wrapping_sub(registers.fs_base));
+            let mut arguments = [0; CLONE_ARGUMENTS];
+            arguments[0] = THREAD.arg();
+            (arguments[2], arguments[3], arguments[7]) = (id, id, fs_base);
+            let at = calls.words(&arguments);
+            calls.call(libc::SYS_clone3, &[at, size_of_val(&arguments) as u64], step);
+        }
+        let wanted = calls.len();
+        let made: io::Result<Vec<_>> =
+            calls.make()?.into_iter().map(|it| self.thread(it)).collect();
+        let made = made.step(step)?;
+        if made.len() != wanted {
+            return Err(Failure("make a thread: it did something else".to_owned()));
+        }
+        Ok(made)
+    }
+
+    fn thread(&self, pid: Pid) -> io::Result<Self> {
         trace::wait_for_stop(pid)?;
         let (process, memory) = (self.process.try_clone()?, self.memory.try_clone()?);
         Ok(Self { pid, process, memory, base: self.base })
     }
 
-    /// Puts a text where a call finds it.
-    pub(super) fn put(&self, text: &str) -> io::Result<u64> {
-        let at = self.data_at(0);
-        self.memory.write_all_at(&[text.as_bytes(), b"\0"].concat(), at).map(|()| at)
-    }
-
     fn clone_with(&self, flags: i32, cgroup: Option<RawFd>) -> io::Result<Self> {
         let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
-        // `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size,
-        // tls, set_tid, set_tid_size, cgroup.
-        let mut arguments = [0; 11];
+        let mut arguments = [0; CLONE_ARGUMENTS];
         arguments[0] = flags.arg() | into;
         arguments[2] = self.base.thread_id;
         // A brother ends as the one whose brother it is.
@@ -261,11 +272,7 @@ impl Remote {
 
     /// Adds what makes the kernel know again what it has forgotten.
     pub(super) fn remind(&self, calls: &mut Batch<'_>) {
-        let stack = self.base.stack;
-        if is_stack(stack) {
-            let at = calls.words(&stack);
-            calls.call(libc::SYS_sigaltstack, &[at, 0], "set the stack for signals");
-        }
+        set_stack(calls, self.base.stack);
     }
 
     /// The stack for signals of another thread, which stands.
@@ -275,16 +282,6 @@ impl Remote {
         let other = Self { pid: thread, process, memory, base: self.base };
         other.call(libc::SYS_sigaltstack, &[0, at])?;
         self.words(at)
-    }
-
-    /// Gives this thread its stack for signals.
-    pub(super) fn set_stack(&self, stack: [u64; 3]) -> io::Result<()> {
-        if !is_stack(stack) {
-            return Ok(());
-        }
-        let bytes: Vec<u8> = stack.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.memory.write_all_at(&bytes, self.data_at(0))?;
-        self.call(libc::SYS_sigaltstack, &[self.data_at(0), 0]).map(drop)
     }
 
     /// Where something lies that is put before the calls of a batch.
@@ -302,9 +299,17 @@ impl Remote {
         Ok(words)
     }
 
-    /// Makes all calls of a table; returns what each has left in `rax`.
-    pub(super) fn go_through(&self, data: &[u8], table: &[u8]) -> io::Result<Vec<u64>> {
-        let Base { mut registers, room, .. } = self.base;
+    /// Makes all calls of a table; returns what each has left in `rax`, and whom they have made.
+    pub(super) fn go_through(&self, data: &[u8], table: &[u8]) -> io::Result<(Vec<u64>, Vec<Pid>)> {
+        self.lay_out(data, table)?;
+        self.start(0..table.len())?;
+        let made = self.finish()?;
+        Ok((self.results(table.len())?, made))
+    }
+
+    /// Puts a table, and what its calls point to, where they are looked for.
+    pub(super) fn lay_out(&self, data: &[u8], table: &[u8]) -> io::Result<()> {
+        let room = self.base.room;
         if data.len() as u64 > TABLE - DATA || table.len() as u64 > ROOM - TABLE {
             return Err(io::ErrorKind::ArgumentListTooLong.into());
         }
@@ -314,35 +319,45 @@ impl Remote {
             return Err(io::Error::other("its instructions have changed"));
         }
         self.memory.write_all_at(data, room + DATA)?;
-        self.memory.write_all_at(table, room + TABLE)?;
+        self.memory.write_all_at(table, room + TABLE)
+    }
+
+    /// Has it begin with a part of the table.
+    pub(super) fn start(&self, part: Range<usize>) -> io::Result<()> {
+        let Base { mut registers, room, .. } = self.base;
         registers.rip = room;
         registers.eflags = FLAGS;
         registers.orig_rax = u64::MAX;
-        registers.rbx = room + TABLE;
-        registers.r12 = room + TABLE + table.len() as u64;
+        registers.rbx = room + TABLE + part.start as u64;
+        registers.r12 = room + TABLE + part.end as u64;
         trace::set_registers(self.pid, &registers)?;
-        self.until_trap()?;
-        if trace::registers(self.pid)?.rip != room + LOOP.len() as u64 {
-            return Err(io::Error::other("it did something else"));
-        }
-        let mut results = vec![0; table.len()];
-        self.memory.read_exact_at(&mut results, room + TABLE)?;
-        let (words, _) = results.as_chunks::<8>();
-        Ok(words.iter().step_by(ENTRY / 8).map(|word| u64::from_ne_bytes(*word)).collect())
+        trace::resume(self.pid)
     }
 
-    fn until_trap(&self) -> io::Result<()> {
+    /// Waits until it is through; tells whom it has made.
+    pub(super) fn finish(&self) -> io::Result<Vec<Pid>> {
+        let (begin, end) = (self.base.room, self.base.room + LOOP.len() as u64);
+        let mut made = Vec::new();
         for _ in 0..STEPS {
-            trace::resume(self.pid)?;
-            match trace::wait_for_stop(self.pid)? {
-                Stop::Stepped => return Ok(()),
-                Stop::Forked | Stop::Told | Stop::Signal => {
-                    let begin = self.base.room;
-                    self.stands_in(begin..=begin + LOOP.len() as u64)?;
-                }
+            let stop = trace::wait_for_stop(self.pid)?;
+            if stop == Stop::Stepped {
+                return self.stands_in(end..=end).map(|()| made);
             }
+            self.stands_in(begin..=end)?;
+            if stop == Stop::Forked {
+                made.push(trace::child(self.pid)?);
+            }
+            trace::resume(self.pid)?;
         }
         Err(io::Error::other("it does not come to an end"))
+    }
+
+    /// What the calls of a table have left.
+    pub(super) fn results(&self, length: usize) -> io::Result<Vec<u64>> {
+        let mut results = vec![0; length];
+        self.memory.read_exact_at(&mut results, self.base.room + TABLE)?;
+        let (words, _) = results.as_chunks::<8>();
+        Ok(words.iter().step_by(ENTRY / 8).map(|word| u64::from_ne_bytes(*word)).collect())
     }
 
     /// Sees that it is where it was put.
@@ -365,21 +380,21 @@ impl Remote {
     }
 
     /// Has it stand before the call in which it stood. No step can be made in it from here on.
-    pub(super) fn stand_ready(
-        &self,
-        mut registers: Registers,
-        sequences: Option<Sequences>,
-    ) -> io::Result<()> {
+    fn stand_ready(&self, registers: Registers, sequences: Option<Sequences>) -> io::Result<()> {
+        // Last of all: from here on it is the program's again what they do.
+        self.forget_sequence(sequences)?;
+        if let Some(sequences) = sequences {
+            self.call(libc::SYS_rseq, &sequences.arguments(0))?;
+        }
+        self.stand_before(registers)
+    }
+
+    /// The same of one that has nothing to be told any more.
+    pub(super) fn stand_before(&self, mut registers: Registers) -> io::Result<()> {
         registers.rip = registers.rip.wrapping_sub(INSTRUCTION.len() as u64);
         registers.rax = registers.orig_rax;
         // Nothing for the kernel to begin again.
         registers.orig_rax = u64::MAX;
-        // Last of all: from here on it is the program's again what they do.
-        self.forget_sequence(sequences)?;
-        if let Some(Sequences { address, bytes, signature }) = sequences {
-            let arguments = [address, bytes.into(), 0, signature.into()];
-            self.call(libc::SYS_rseq, &arguments)?;
-        }
         trace::set_registers(self.pid, &registers)
     }
 
@@ -441,9 +456,13 @@ impl Remote {
     }
 }
 
-/// Whether a `stack_t` names one; its flags are an `int` before four bytes of nothing.
-fn is_stack(stack: [u64; 3]) -> bool {
-    stack[1] & u64::from(u32::MAX) != u64::from(NO_STACK)
+/// Adds what gives a thread its stack for signals.
+pub(super) fn set_stack(calls: &mut Batch<'_>, stack: [u64; 3]) {
+    // The flags of a `stack_t` are an `int` before four bytes of nothing.
+    if stack[1] & u64::from(u32::MAX) != u64::from(NO_STACK) {
+        let at = calls.words(&stack);
+        calls.call(libc::SYS_sigaltstack, &[at, 0], "set the stack for signals");
+    }
 }
 
 fn end(pid: Pid) {

@@ -13,7 +13,8 @@ use rustix::process::Pid;
 use crate::step::{Failure, Step};
 use crate::sys::trace::{self, Registers, Sequences, Stop};
 
-use super::remote::Remote;
+use super::batch::Batch;
+use super::remote::{Remote, set_stack};
 use super::{Argument, PATIENCE, fitness};
 
 /// Calls in which a thread waits, and which it may as well make again.
@@ -129,18 +130,37 @@ impl Others {
     /// Makes the like of them in a copy, which is confined already. They stand, and nothing is left to do
     /// but to let go of them.
     pub(super) fn remake(&self, program: &Remote) -> Result<Vec<Remote>, Failure> {
-        self.0.values().map(|thread| thread.remake(program)).collect()
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let made = program.clone_threads(self.0.values().map(|it| it.registers.fs_base))?;
+        let (mut calls, mut threads) = (Batch::of(program), Vec::new());
+        for (thread, made) in self.0.values().zip(made) {
+            thread.tell(&made, &mut calls)?;
+            threads.push((made, calls.len()));
+        }
+        calls.run_by(&threads)?;
+        let made: Vec<Remote> = threads.into_iter().map(|(made, _)| made).collect();
+        for (thread, made) in self.0.values().zip(&made) {
+            made.stand_before(thread.registers).step("let a thread go on")?;
+        }
+        Ok(made)
     }
 }
 
 impl Thread {
-    fn remake(&self, program: &Remote) -> Result<Remote, Failure> {
-        let made = program.clone_thread(self.registers.fs_base).step("make a thread")?;
-        let name = made.put(&self.name).step("write a name")?;
-        made.call(libc::SYS_prctl, &[libc::PR_SET_NAME.arg(), name]).step("name a thread")?;
-        made.set_stack(self.stack).step("set a stack for signals")?;
+    /// Adds what a thread is made its like by.
+    fn tell(&self, made: &Remote, calls: &mut Batch<'_>) -> Result<(), Failure> {
         trace::set_signal_mask(made.pid(), self.mask).step("set a mask of signals")?;
-        made.stand_ready(self.registers, self.sequences).step("let a thread go on")?;
-        Ok(made)
+        let name = calls.data(&[self.name.as_bytes(), b"\0"].concat());
+        calls.call(libc::SYS_prctl, &[libc::PR_SET_NAME.arg(), name], "name a thread");
+        set_stack(calls, self.stack);
+        // Last of all: from here on it is the program's again what they do, and none is begun.
+        made.forget_sequence(self.sequences).step("end a restartable sequence")?;
+        if let Some(sequences) = self.sequences {
+            let step = "register restartable sequences";
+            calls.call(libc::SYS_rseq, &sequences.arguments(0), step);
+        }
+        Ok(())
     }
 }

@@ -109,6 +109,13 @@ pub(crate) struct Sequences {
     pub(crate) signature: u32,
 }
 
+impl Sequences {
+    /// The arguments of rseq(2).
+    pub(crate) fn arguments(self, flags: u64) -> [u64; 4] {
+        [self.address, self.bytes.into(), flags, self.signature.into()]
+    }
+}
+
 /// Asks for what a stopped process has registered, if anything.
 ///
 /// # Errors

@@ -134,3 +134,53 @@ fn who_does_not_wait_is_not_held() {
     let why = verdict.unwrap_err();
     assert!(why.contains("does not wait"), "{why}");
 }
+
+/// As many threads as may be, each with a name, a mask and a stack of its own; all of them say that they are there.
+const CROWD: &str = "
+import ctypes, os, signal, socket, threading
+libc, begun, go, said = ctypes.CDLL(None), threading.Barrier(65), threading.Event(), []
+gone = threading.Barrier(65)
+def one(number):
+    libc.prctl(15, b'thread-%d' % number, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN + number % 20})
+    begun.wait()
+    go.wait()
+    mask = {int(it) - signal.SIGRTMIN for it in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+    name = open(f'/proc/self/task/{threading.get_native_id()}/comm').read().strip()
+    said.append((name, number % 20 in mask))
+    gone.wait()
+threads = [threading.Thread(target=one, args=[number], daemon=True) for number in range(64)]
+[thread.start() for thread in threads]
+begun.wait()
+import time; time.sleep(0.3)
+connection = socket.create_connection(('127.0.0.1', 9001))
+print('initialised', flush=True)
+connection.recv(9)
+go.set()
+gone.wait()
+print(sorted(said) == sorted((f'thread-{number}', True) for number in range(64)), flush=True)
+";
+
+#[test]
+fn as_many_threads_as_may_be_go_on() {
+    let Some(launcher) = able() else { return };
+    let wanted = |role: Role| {
+        let mut wanted = python(CROWD);
+        (wanted.listeners, wanted.limits.pids, wanted.role) = (vec![PORT], 128, role);
+        wanted
+    };
+    let mut snapshot = begin(&wanted(Role::Snapshot), |spec, fds| launcher.spawn(spec, fds));
+    let _listeners = ready(&snapshot.sandbox);
+    assert_eq!(snapshot.line(), "initialised");
+    verdict(&snapshot.sandbox, Stance::Free).unwrap();
+    for _ in 0..2 {
+        let restore = |spec: &Spec, fds: crate::support::Passed| {
+            launcher.restore(&snapshot.sandbox, spec, fds)
+        };
+        let mut copy = begin(&wanted(Role::Program), restore);
+        let listeners = ready(&copy.sandbox);
+        listeners[0].set_nonblocking(false).unwrap();
+        listeners[0].accept().unwrap().0.write_all(b"go").unwrap();
+        assert_eq!(copy.line(), "True");
+    }
+}
