@@ -41,7 +41,7 @@ const REST: Duration = Duration::from_secs(60);
 /// Time until it is tried again where there could be none.
 const PENALTY: Duration = Duration::from_secs(10 * 60);
 /// Forks that may fail in a row: a busy machine is no reason to give one up.
-const MOST_FAILURES: u32 = 3;
+pub(crate) const MOST_FAILURES: u32 = 3;
 
 /// What only one origin is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

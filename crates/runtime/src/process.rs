@@ -25,10 +25,11 @@ use lacewing_sandbox::{
 
 use crate::channel::{Answer, Call, Channel, Custom, Readiness, Stock};
 use crate::endpoint::EndpointListener;
+use crate::environment::RUNTIME_API_PORT;
 use crate::log::LogWriter;
 use crate::output::Output;
 use crate::runtime_api::SnapStart;
-use crate::snapshots::Snapshot;
+use crate::snapshots::{Lack, Snapshot};
 
 /// Descriptor of the framed log records inside.
 pub(crate) const TELEMETRY_FD: i32 = 4;
@@ -198,9 +199,16 @@ impl Process {
         self.channel.restore(environment).await;
     }
 
-    /// Has an initialised one held, for good; otherwise tells why it cannot be.
-    pub(crate) async fn hold(&self, stance: Stance, deadline: Instant) -> Result<(), String> {
-        hold(self.sandbox.get_ref(), stance, deadline).await
+    /// Has an initialised one held, for good; otherwise tells why it is not. Nothing that it has asked for may
+    /// be answered meanwhile: the answer would be nobody's.
+    pub(crate) async fn hold(&self, stance: Stance, deadline: Instant) -> Result<(), Lack> {
+        let calls = || self.channel.custom().map(Custom::counts).unwrap_or_default();
+        let before = calls();
+        hold(self.sandbox.get_ref(), stance, deadline).await?;
+        if before.are_at_rest() && calls() == before {
+            return Ok(());
+        }
+        Err(Lack::Failed("a call of its runtime was under way".to_owned()))
     }
 
     /// The terms of a copy of it, if it is somebody else's runtime with SnapStart.
@@ -320,9 +328,10 @@ impl Process {
     }
 }
 
-/// Has the program of a sandbox held, for good; otherwise tells why it cannot be.
-async fn hold(sandbox: &Sandbox, stance: Stance, deadline: Instant) -> Result<(), String> {
-    let holding = sandbox.hold(stance).map_err(|error| error.to_string())?;
+/// Has the program of a sandbox held, for good; otherwise tells why it is not.
+async fn hold(sandbox: &Sandbox, stance: Stance, deadline: Instant) -> Result<(), Lack> {
+    let failed = |error: &dyn std::fmt::Display| Lack::Failed(error.to_string());
+    let holding = sandbox.hold(stance, &[RUNTIME_API_PORT]).map_err(|error| failed(&error))?;
     let verdict = async {
         let holding = watch(holding)?;
         loop {
@@ -334,9 +343,10 @@ async fn hold(sandbox: &Sandbox, stance: Stance, deadline: Instant) -> Result<()
         }
     };
     match tokio::time::timeout_at(deadline, verdict).await {
-        Ok(Ok(verdict)) => verdict,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("it could not be held in time".to_owned()),
+        Ok(Ok(verdict)) => verdict.map_err(Lack::Unfit),
+        Ok(Err(error)) => Err(failed(&error)),
+        // A busy machine is no reason to give it up.
+        Err(_) => Err(failed(&"it could not be held in time")),
     }
 }
 
@@ -359,7 +369,8 @@ impl Origin {
         let sandbox = watch(sandbox).map_err(|error| error.to_string())?;
         match tokio::time::timeout_at(deadline, ready(&sandbox)).await {
             Ok(Ok(_)) => {
-                hold(sandbox.get_ref(), Stance::Framed, deadline).await.map(|()| Self(sandbox))
+                let held = hold(sandbox.get_ref(), Stance::Framed, deadline).await;
+                held.map(|()| Self(sandbox)).map_err(|lack| lack.why().to_owned())
             }
             Ok(Err(StartError::Platform(error))) => Err(error.chain()),
             Ok(Err(StartError::Deadline)) | Err(_) => Err("it was not there in time".to_owned()),

@@ -10,5 +10,5 @@ pub(crate) mod snap_start;
 pub(crate) mod state;
 
 pub(crate) use server::{Shared, serve};
-pub(crate) use snap_start::{CREDENTIALS_PATH, SnapStart};
+pub(crate) use snap_start::{CREDENTIALS_PATH, Counts, SnapStart};
 pub(crate) use state::{Answer, Event, Readiness};

@@ -29,6 +29,8 @@ const EXPIRY: Duration = Duration::from_secs(10 * 60);
 const MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// What hostile code may have kept of its credentials must outlive the Instances made from it.
 const OLDEST: Duration = Duration::from_secs(50 * 60);
+/// Restores that may be given up, of one snapshot.
+const MOST_FAILURES: u32 = 3;
 /// Whose initialisation failed is tried again after so long.
 const PENALTY: Duration = Duration::from_secs(60);
 
@@ -76,6 +78,8 @@ struct Entry {
     generation: u64,
     made: Instant,
     used: Instant,
+    /// Restores that were given up.
+    failures: u32,
     cell: Cell,
 }
 
@@ -152,6 +156,21 @@ impl Snapshots {
         entry.cell.get()?.as_ref().err().map(|lack| lack.why().to_owned())
     }
 
+    /// Notes that a restore was given up; after a few of them nobody tries for a while.
+    pub(crate) fn note_failure(&self, function: &Function, why: &str) {
+        let mut entries = self.0.lock();
+        let Some(entry) = entries.get_mut(&key_of(function)) else { return };
+        entry.failures += 1;
+        if entry.failures >= MOST_FAILURES && matches!(entry.cell.get(), Some(Ok(_))) {
+            let lack = Err(Lack::Failed(why.to_owned()));
+            let former =
+                std::mem::replace(&mut entry.cell, Arc::new(OnceCell::new_with(Some(lack))));
+            entry.made = Instant::now();
+            drop(entries);
+            drop(former);
+        }
+    }
+
     /// Ends that of a former state of the function.
     pub(crate) fn renew(&self, function: &Function) {
         let mut entries = self.0.lock();
@@ -203,7 +222,10 @@ impl Snapshots {
             entries.remove(&oldest);
         }
         let cell = Cell::default();
-        entries.insert(key, Entry { generation, made: now, used: now, cell: Arc::clone(&cell) });
+        entries.insert(
+            key,
+            Entry { generation, made: now, used: now, failures: 0, cell: Arc::clone(&cell) },
+        );
         Ok(cell)
     }
 }

@@ -440,6 +440,7 @@ impl Blueprint {
     pub(crate) fn give_up_snapshot(&mut self, why: &str) {
         let function = self.function().version_key().arn();
         tracing::warn!(%function, why, "A snapshot could not be used.");
+        self.shared.snapshots.note_failure(self.function(), why);
         self.snapshot = None;
     }
 
@@ -463,7 +464,7 @@ impl Blueprint {
                         let (initialization, took) = (self.initialization(), began.elapsed());
                         log.platform(&Event::InitReport { initialization, took, phase, status });
                         let held = process.hold(self.stance(), deadline).await;
-                        held.map_err(Lack::Unfit).map(|()| process)
+                        held.map(|()| process)
                     }
                     // An Instance that is started as ever says what.
                     _ => Err(Lack::Failed("its initialisation failed".to_owned())),

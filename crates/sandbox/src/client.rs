@@ -231,9 +231,10 @@ impl Control {
         &self,
         id: u64,
         stance: Stance,
+        ports: &[u16],
         answer: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        let request = Request::Hold { id, stance };
+        let request = Request::Hold { id, stance, ports: ports.to_vec() };
         send(self.socket.as_fd(), &request, &[answer], SendFlags::empty()).map_err(refused)
     }
 

@@ -225,7 +225,7 @@ impl State {
                 self.restore(id, snapshot, spec, fds, &numbers);
             }
             Request::Origin { id, program, number } => self.make_origin(id, program, number, fds),
-            Request::Hold { id, stance } => self.hold(id, stance, fds),
+            Request::Hold { id, stance, ports } => self.hold(id, stance, &ports, fds),
             Request::Furnish { id, furnishing } => self.furnish(id, &furnishing),
             Request::Kill { id } => self.kill(id),
             Request::Terminate { id } => {

@@ -129,17 +129,17 @@ impl Sandbox {
     }
 
     /// Has the program held, for good, as soon as it waits as it must: it becomes a snapshot. Each copy has
-    /// the like of its threads, and of its connections to its own listeners, from the same ports: who listens
-    /// there knows them by these.
+    /// the like of its threads, and of its connections to those of its own listeners that have these ports: they
+    /// come from the same ports there, by which who listens knows them.
     ///
     /// # Errors
     /// If that cannot be asked for.
-    pub fn hold(&self, stance: Stance) -> Result<Holding, Error> {
+    pub fn hold(&self, stance: Stance, ports: &[u16]) -> Result<Holding, Error> {
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (socket, there) = socketpair(AddressFamily::UNIX, kind, flags, None)
             .map_err(|error| Error::Send(error.into()))?;
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| Error::Send(error.into()))?;
-        self.control.hold(self.id, stance, there.as_fd())?;
+        self.control.hold(self.id, stance, ports, there.as_fd())?;
         Ok(Holding(socket))
     }
 

@@ -107,12 +107,13 @@ pub(crate) fn run(charge: &Charge<'_>) -> ! {
 /// A program has not ended before its threads were collected, which only who holds them can do.
 fn waits_for_order(orders: &OwnedFd, program: &OwnedFd, ends: &OwnedFd) -> bool {
     loop {
+        // Of some of the ends it may have heard while it waited for a stop.
+        trace::collect();
         let mut ready = [program, orders, ends].map(|fd| PollFd::new(fd, PollFlags::IN));
         match poll(&mut ready, None) {
             Ok(_) if !ready[0].revents().is_empty() => return false,
             Ok(_) if !ready[2].revents().is_empty() => {
                 while rustix::io::read(ends, &mut [0; 1024]).is_ok_and(|read| read > 0) {}
-                trace::collect();
             }
             Ok(_) => return true,
             Err(rustix::io::Errno::INTR) => {}
@@ -319,13 +320,10 @@ fn fork(
     // As soon as one of them runs nothing more may be done in any: it could change what is done.
     let others = threads.remake(remote)?;
     remote.prepare().step("let the program go on")?;
-    // Its first thread first: that is what somebody waits for.
-    [remote]
-        .into_iter()
-        .chain(&others)
-        .try_for_each(Remote::release)
-        .step("let go of the program")?;
+    // That is what somebody waits for. It may end at once, and all others with it.
+    remote.release().step("let go of the program")?;
     program.arrived();
+    others.iter().for_each(|other| drop(other.release()));
     Ok(pid)
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Request {
     /// The same within a snapshot, or from an origin, which is forked instead of running a program.
     Restore { id: u64, snapshot: u64, spec: Box<Spec>, fds: Vec<RawFd> },
     /// Hold the program of a sandbox as a snapshot; descriptor: what gets the [`Verdict`].
-    Hold { id: u64, stance: Stance },
+    Hold { id: u64, stance: Stance, ports: Vec<u16> },
     /// Furnish a blank one.
     Furnish { id: u64, furnishing: Box<Furnishing> },
     /// Kill everything in it.

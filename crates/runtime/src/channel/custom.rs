@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use lacewing_model::Credentials;
 
 use super::{Answer, Call, Readiness};
-use crate::runtime_api::{self, Event, Shared, SnapStart};
+use crate::runtime_api::{self, Counts, Event, Shared, SnapStart};
 
 /// The way to a custom runtime.
 #[derive(Clone, Debug)]
@@ -41,6 +41,11 @@ impl Custom {
     /// The terms of what is copied from a runtime that stands.
     pub(crate) fn of_copy(&self, credentials: Credentials) -> Option<SnapStart> {
         self.0.of_copy(credentials)
+    }
+
+    /// Calls of a runtime with SnapStart.
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.counts()
     }
 
     pub(super) async fn readiness(&self) -> Readiness {

@@ -27,7 +27,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use lacewing_model::{ByteSize, Credentials, FunctionError, limits};
 
-use super::snap_start::{Asked, SnapStart, Waiting, What};
+use super::snap_start::{Asked, Counts, SnapStart, Waiting, What};
 use super::state::{Answer, Event, Readiness, Refusal, State};
 use crate::stream::{Intake, Outlet};
 
@@ -140,6 +140,11 @@ impl Shared {
         Some(self.snap_start.as_ref()?.of_copy(credentials, self.waiting.all()))
     }
 
+    /// Calls of a runtime with SnapStart.
+    pub(crate) fn counts(&self) -> Counts {
+        self.waiting.counts()
+    }
+
     /// What was asked for already over a connection that a copy has made anew.
     fn take_asked(&self, port: u16) -> Option<What> {
         let mut asked = self.asked.lock();
@@ -214,6 +219,7 @@ async fn route<B>(shared: &Shared, port: u16, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let _counted = shared.snap_start.as_ref().map(|_| shared.waiting.begin());
     let path = request.uri().path().trim_matches('/').to_owned();
     let segments: Vec<&str> = path.split('/').collect();
     match (request.method(), segments.as_slice()) {

@@ -97,9 +97,42 @@ impl What {
     }
 }
 
-/// Calls that wait.
+/// Calls that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(Mutex<Vec<Asked>>);
+pub(crate) struct Waiting(Mutex<Calls>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    /// Those that wait.
+    waiting: Vec<Asked>,
+    counts: Counts,
+}
+
+/// How many calls there are, and were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    begun: u64,
+    /// With those that wait.
+    under_way: usize,
+    waiting: usize,
+}
+
+impl Counts {
+    /// Whether all that are under way wait.
+    pub(crate) fn are_at_rest(self) -> bool {
+        self.under_way == self.waiting
+    }
+}
+
+/// A call that is under way, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct UnderWay<'a>(&'a Waiting);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().counts.under_way -= 1;
+    }
+}
 
 /// One of them, as long as this lives.
 #[derive(Debug)]
@@ -109,19 +142,33 @@ pub(crate) struct Wait<'a> {
 }
 
 impl Waiting {
+    /// Counts a call.
+    pub(crate) fn begin(&self) -> UnderWay<'_> {
+        let counts = &mut self.0.lock().counts;
+        counts.begun += 1;
+        counts.under_way += 1;
+        UnderWay(self)
+    }
+
+    /// Notes that one waits.
     pub(crate) fn enter(&self, asked: Asked) -> Wait<'_> {
-        self.0.lock().push(asked);
+        self.0.lock().waiting.push(asked);
         Wait { waiting: self, asked }
     }
 
     pub(crate) fn all(&self) -> Vec<Asked> {
-        self.0.lock().clone()
+        self.0.lock().waiting.clone()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let calls = self.0.lock();
+        Counts { waiting: calls.waiting.len(), ..calls.counts }
     }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        let mut all = self.waiting.0.lock();
+        let all = &mut self.waiting.0.lock().waiting;
         if let Some(at) = all.iter().position(|it| *it == self.asked) {
             all.swap_remove(at);
         }
@@ -166,5 +213,13 @@ mod tests {
         assert_eq!(waiting.all(), [asked(2)]);
         drop(second);
         assert!(waiting.all().is_empty());
+        let before = waiting.counts();
+        let call = waiting.begin();
+        assert!(before.are_at_rest() && !waiting.counts().are_at_rest());
+        let wait = waiting.enter(asked(3));
+        assert!(waiting.counts().are_at_rest());
+        drop(wait);
+        drop(call);
+        assert!(waiting.counts().are_at_rest() && waiting.counts() != before, "there was one");
     }
 }

@@ -43,9 +43,19 @@ impl Shared {
         })
     }
 
-    /// Has what a kind can be forked from stand ready, whether blank ones wait or not.
+    /// Has what a kind can be forked from stand ready, whether blank ones wait or not. Of a new one a copy is
+    /// made that nobody waits for: who is forked for a function could not tell its own failure from the
+    /// origin's.
     pub(super) async fn prepare(&self, kind: Kind) {
-        self.provide_origin(&kind).await;
+        if !self.provide_origin(&kind).await {
+            return;
+        }
+        let memory_mb = kind.memory_mb.unwrap_or(limits::MEMORY_MB.0);
+        for _ in 0..origins::MOST_FAILURES {
+            if self.fork(&kind, self.blank_spec(&kind, memory_mb), None).await.is_some() {
+                return;
+            }
+        }
     }
 
     /// Makes a blank Instance while nobody waits for it: of an origin if there can be one.
@@ -69,11 +79,11 @@ impl Shared {
         None
     }
 
-    /// Makes the origin of a kind, if it lacks one and nothing is known against it.
-    async fn provide_origin(&self, kind: &Kind) {
+    /// Makes the origin of a kind, if it lacks one and nothing is known against it; whether it has.
+    async fn provide_origin(&self, kind: &Kind) -> bool {
         let key = Key::of(kind);
         if !self.origins.wants(&key, Origin::is_alive, Instant::now().into_std()) {
-            return;
+            return false;
         }
         let made = match origins::program_of(kind, &self.programs) {
             Ok(program) => {
@@ -87,7 +97,9 @@ impl Shared {
             let runtime = kind.interpreter.runtime;
             tracing::info!(%runtime, why, "Instances are not forked from a warm interpreter.");
         }
+        let is_made = made.is_ok();
         self.origins.put(key, made, Instant::now().into_std());
+        is_made
     }
 
     /// Forks an Instance, if its kind has an origin: that of a function, which it learns with its
@@ -107,7 +119,10 @@ impl Shared {
         let why = match Process::start(spec, means, deadline).await {
             Ok(mut process) => {
                 process.wake(environment.unwrap_or_default()).await;
-                if environment.is_some() || process.warmed(deadline).await {
+                if environment.is_some() {
+                    return Some(process);
+                }
+                if process.warmed(deadline).await {
                     self.origins.note_success(&key);
                     return Some(process);
                 }

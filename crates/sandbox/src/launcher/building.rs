@@ -104,6 +104,7 @@ impl State {
         epoll::add(&self.events, &empty.pidfd, data, epoll::EventFlags::IN).ok();
         let given = || Given {
             fds: wanted.fds.iter().map(|(_, number)| *number).collect(),
+            files: wanted.fds.iter().map(|(fd, _)| file_of(fd)).collect(),
             ports: spec.listeners.clone(),
         };
         let running = Running {
@@ -368,6 +369,11 @@ impl State {
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Device and inode of what a descriptor leads to; of what cannot be looked at, those of nothing.
+fn file_of(fd: &OwnedFd) -> (u64, u64) {
+    rustix::fs::fstat(fd).map_or((0, 0), |found| (found.st_dev, found.st_ino))
+}
 
 /// Writes the user map and the group map of a process, of which the directory in `/proc` is given.
 pub(super) fn write_maps(

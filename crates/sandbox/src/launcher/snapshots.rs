@@ -76,21 +76,28 @@ enum Word {
 
 impl State {
     /// Has the program of a sandbox held.
-    pub(super) fn hold(&mut self, id: u64, stance: Stance, mut fds: Vec<OwnedFd>) {
+    pub(super) fn hold(&mut self, id: u64, stance: Stance, ports: &[u16], mut fds: Vec<OwnedFd>) {
         // Without it there is nobody to tell; with it the end of the socket tells.
         let Some(answer) = fds.pop() else { return };
-        if let Err(Failure(why)) = self.start_keeper(id, stance, &answer) {
+        if let Err(Failure(why)) = self.start_keeper(id, stance, ports, &answer) {
             let verdict = Verdict::Unfit { why };
             // The server may have let go of it already.
             send(answer.as_fd(), &verdict, &[], SendFlags::DONTWAIT).ok();
         }
     }
 
-    fn start_keeper(&mut self, id: u64, stance: Stance, answer: &OwnedFd) -> Result<(), Failure> {
+    fn start_keeper(
+        &mut self,
+        id: u64,
+        stance: Stance,
+        ports: &[u16],
+        answer: &OwnedFd,
+    ) -> Result<(), Failure> {
         let is_root = self.root;
         let none = || Failure("there is no sandbox whose program could be held".to_owned());
         let running = self.running.get_mut(&id).ok_or_else(none)?;
-        let given = running.given.take().ok_or_else(none)?;
+        let mut given = running.given.take().ok_or_else(none)?;
+        given.ports.retain(|port| ports.contains(port));
         if !is_root {
             return Err(Failure("the server was not started as root".to_owned()));
         }

@@ -4,10 +4,11 @@
 //! such descriptor. See pipe(7), eventfd(2), epoll(7), and proc_pid_fdinfo(5).
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{OwnedFd, RawFd};
 
+use rustix::fs::stat;
 use rustix::io::{ioctl_fionread, read};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -23,8 +24,15 @@ use super::{Argument, Given, TRANSIT};
 const STAGE: [RawFd; 2] = [TRANSIT - 2, TRANSIT - 1];
 /// Most bytes in one pipe.
 const MOST_IN_A_PIPE: u64 = 1024;
+/// What can be waited for, but for what always is.
+const WAITS: u32 =
+    (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP).cast_unsigned();
 /// Most of these descriptors.
 const MOST: usize = 32;
+/// Most bytes in all pipes and for all that is waited for, of 8 KB that there are for what calls point to.
+const MOST_BYTES: usize = 4096;
+/// Most bytes that are read about a descriptor: more than so much is told of that.
+const MOST_INFORMATION: u64 = 64 << 10;
 
 /// All of a process.
 #[derive(Debug, Default)]
@@ -69,6 +77,18 @@ struct Watched {
     number: RawFd,
     events: u32,
     data: u64,
+    /// Of the file that is meant: its number may be another's by now.
+    inode: u64,
+}
+
+impl Watched {
+    /// Whether its number still leads to that file, and it waits for anything: what has been told of once
+    /// (`EPOLLONESHOT`) waits for nothing, which cannot be asked for.
+    fn is_meant(&self, path: &str) -> bool {
+        let is_asleep =
+            self.events & libc::EPOLLONESHOT.cast_unsigned() != 0 && self.events & WAITS == 0;
+        !is_asleep && stat(path).is_ok_and(|found| found.st_ino == self.inode)
+    }
 }
 
 impl End {
@@ -98,15 +118,26 @@ impl Own {
         let (mut own, mut others) = (Self::default(), Vec::new());
         let (mut pipes, mut rest) = (Vec::new(), Vec::new());
         let mut known: Vec<RawFd> = given.fds.iter().copied().chain([0]).collect();
-        for number in super::fitness::descriptors(program)? {
+        let target = |number: RawFd| {
+            let target = fs::read_link(of(&format!("fd/{number}"))).unwrap_or_default();
+            target.to_string_lossy().into_owned()
+        };
+        let all = super::fitness::descriptors(program)?;
+        // Before anything is read of them: it can be much.
+        let surplus = all.len().saturating_sub(known.len() + MOST);
+        let high: Vec<_> = all.iter().filter(|number| **number >= STAGE[0]).collect();
+        if surplus > 0 || !high.is_empty() {
+            let named = high.into_iter().take(1).map(|number| target(*number));
+            return Ok((own, named.chain([format!("{} in all", all.len())]).collect()));
+        }
+        check_given(program, given, &target(0))?;
+        for number in all {
             if number == 0 || given.fds.contains(&number) {
                 continue;
             }
-            let target = fs::read_link(of(&format!("fd/{number}"))).unwrap_or_default();
-            let target = target.to_string_lossy().into_owned();
-            let information = fs::read_to_string(of(&format!("fdinfo/{number}")));
-            let information = information.step("read about a descriptor")?;
-            let Some(end) = End::of(number, &information).filter(|_| number < STAGE[0]) else {
+            let target = target(number);
+            let information = information(&of(&format!("fdinfo/{number}")))?;
+            let Some(end) = End::of(number, &information) else {
                 others.push(target);
                 continue;
             };
@@ -130,10 +161,22 @@ impl Own {
         others.extend(pipes.into_iter().chain(rest).map(|(target, _)| target));
         let numbers: BTreeSet<RawFd> = own.numbers().collect();
         let is_known = |fd: &RawFd| *fd == 0 || numbers.contains(fd) || given.fds.contains(fd);
-        if numbers.len() > MOST || !own.watched().all(|(_, watched)| is_known(&watched.number)) {
+        let can_watch = |(_, watched): (RawFd, &Watched)| {
+            is_known(&watched.number) && watched.is_meant(&of(&format!("fd/{}", watched.number)))
+        };
+        if own.bytes() > MOST_BYTES || !own.watched().all(can_watch) {
             others.push("more than can be made anew".to_owned());
         }
         Ok((own, others))
+    }
+
+    /// Bytes that making them takes.
+    fn bytes(&self) -> usize {
+        let content = |one: &One| match &one.what {
+            What::Pipe { content, .. } => content.len(),
+            _ => 0,
+        };
+        self.made.iter().map(content).sum::<usize>() + self.watched().count() * 16
     }
 
     /// Their numbers.
@@ -216,7 +259,7 @@ impl Own {
             let arguments = [first.arg(), end.number.arg(), end.close_on_exec().arg()];
             calls.call(libc::SYS_dup3, &arguments, step);
         }
-        for (poll, Watched { number, events, data }) in self.watched() {
+        for (poll, Watched { number, events, data, .. }) in self.watched() {
             // `struct epoll_event` has no gap on x86-64.
             let event = [&events.to_ne_bytes()[..], &data.to_ne_bytes()].concat();
             let arguments =
@@ -321,7 +364,35 @@ fn watched(line: &str) -> Option<Watched> {
     let number = words.nth(1)?.parse().ok()?;
     let events = u32::from_str_radix(words.nth(1)?, 16).ok()?;
     let data = u64::from_str_radix(words.nth(1)?, 16).ok()?;
-    Some(Watched { number, events, data })
+    let inode = words.find_map(|word| word.strip_prefix("ino:"))?;
+    let inode = u64::from_str_radix(inode, 16).ok()?;
+    Some(Watched { number, events, data, inode })
+}
+
+/// What is told about a descriptor.
+fn information(path: &str) -> Result<String, Failure> {
+    let mut text = String::new();
+    let file = File::open(path).step("read about a descriptor")?;
+    file.take(MOST_INFORMATION).read_to_string(&mut text).step("read about a descriptor")?;
+    if text.len() as u64 == MOST_INFORMATION {
+        return Err(Failure("a descriptor waits for more than can be made anew".to_owned()));
+    }
+    Ok(text)
+}
+
+/// Sees that what a program was given is where it was: a copy gets its own there.
+fn check_given(program: Pid, given: &Given, at_zero: &str) -> Result<(), Failure> {
+    if at_zero != "/dev/null" && !given.fds.contains(&0) {
+        return Err(Failure("its descriptor 0 is not /dev/null any more".to_owned()));
+    }
+    for (number, file) in given.fds.iter().zip(&given.files) {
+        let path = format!("/proc/{}/fd/{number}", program.as_raw_nonzero());
+        if stat(path).is_ok_and(|found| (found.st_dev, found.st_ino) == *file) {
+            continue;
+        }
+        return Err(Failure(format!("its descriptor {number} is not what it was given")));
+    }
+    Ok(())
 }
 
 fn field<'a>(information: &'a str, name: &str) -> Option<&'a str> {
@@ -357,8 +428,9 @@ mod tests {
         let poll = "pos:\t0\nflags:\t02000002\nmnt_id:\t17\nino:\t1038\n\
             tfd:       14 events:       19 data:                e  pos:0 ino:40e sdev:10\n\
             tfd:       12 events: 80000001 data: ffffffffffffffff  pos:0 ino:105453e sdev:f\n";
-        let watched = |number, events, data| Watched { number, events, data };
-        let wanted = vec![watched(14, 0x19, 14), watched(12, 0x8000_0001, u64::MAX)];
+        let watched = |number, events, data, inode| Watched { number, events, data, inode };
+        let wanted =
+            vec![watched(14, 0x19, 14, 0x40e), watched(12, 0x8000_0001, u64::MAX, 0x0105_453e)];
         assert_eq!(what("anon_inode:[eventpoll]", poll), Some(What::Poll(wanted)));
         assert_eq!(what("anon_inode:[eventpoll]", &poll.replace("events: ", "")), None);
         let event = "pos:\t0\nflags:\t02004002\nmnt_id:\t17\nino:\t1038\n\

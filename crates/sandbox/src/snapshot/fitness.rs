@@ -56,6 +56,16 @@ pub(super) fn check(
     if threads != 1 && !may_have_threads {
         return Err(Failure(format!("it has started threads: {}", threads - 1)));
     }
+    let timers = fs::read_to_string(of(program, "timers")).step("look for timers")?;
+    let all = status(program)?;
+    if !timers.is_empty() {
+        return Err(Failure("it has timers".to_owned()));
+    }
+    for pending in ["SigPnd", "ShdPnd"] {
+        if field(&all, pending)?.bytes().any(|digit| digit != b'0') {
+            return Err(Failure("signals wait for it".to_owned()));
+        }
+    }
     let (own, others) = Own::of(program, given)?;
     none_of("it has open files or connections", others)?;
     let maps = fs::read_to_string(of(program, "smaps")).step("read its mappings")?;
@@ -92,9 +102,33 @@ pub(super) fn threads(program: Pid) -> Result<Vec<Pid>, Failure> {
 }
 
 /// The name of a thread.
-pub(super) fn name(thread: Pid) -> Result<String, Failure> {
-    let name = fs::read_to_string(of(thread, "comm")).step("read the name of a thread")?;
-    Ok(name.trim_end().to_owned())
+pub(super) fn name(thread: Pid) -> Result<Vec<u8>, Failure> {
+    let name = fs::read(of(thread, "comm")).step("read the name of a thread")?;
+    Ok(name.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(name))
+}
+
+/// The id of a thread in its innermost process namespace.
+pub(super) fn inner_id(thread: Pid) -> Result<i32, Failure> {
+    inner_id_in(&status(thread)?)
+}
+
+/// What `/proc` says of a thread; its name may be anything.
+fn status(thread: Pid) -> Result<String, Failure> {
+    let status = fs::read(of(thread, "status")).step("read its status")?;
+    Ok(String::from_utf8_lossy(&status).into_owned())
+}
+
+/// A line of `/proc/<pid>/status`.
+fn field<'a>(status: &'a str, name: &str) -> Result<&'a str, Failure> {
+    let mut lines = status.lines().filter_map(|line| line.split_once(":\t"));
+    let value = lines.find(|(found, _)| *found == name).map(|(_, value)| value.trim());
+    value.ok_or_else(|| Failure(format!("its status lacks {name}")))
+}
+
+fn inner_id_in(status: &str) -> Result<i32, Failure> {
+    let innermost = field(status, "NSpid")?.split_whitespace().next_back();
+    let id = innermost.and_then(|id| id.parse().ok());
+    id.ok_or_else(|| Failure("it has no id".to_owned()))
 }
 
 /// The private mappings that a program keeps from its forks (`MADV_DONTFORK`).
@@ -181,17 +215,11 @@ pub(super) fn verify(
     if descriptors(pid)? != wanted {
         return Err(Failure("it has other descriptors than it should".to_owned()));
     }
-    let status = fs::read_to_string(of(pid, "status")).step("read its status")?;
-    as_wanted(&status, order.host)
+    as_wanted(&status(pid)?, order.host)
 }
 
 /// Compares `/proc/<pid>/status` with what it must say.
 fn as_wanted(status: &str, host: u32) -> Result<i32, Failure> {
-    let field = |name: &str| {
-        let mut lines = status.lines().filter_map(|line| line.split_once(":\t"));
-        let value = lines.find(|(found, _)| *found == name).map(|(_, value)| value.trim());
-        value.ok_or_else(|| Failure(format!("its status lacks {name}")))
-    };
     let (user, nothing) = ([host.to_string().as_str(); 4].join("\t"), "0000000000000000");
     for (name, wanted) in [
         ("Uid", user.as_str()),
@@ -206,12 +234,12 @@ fn as_wanted(status: &str, host: u32) -> Result<i32, Failure> {
         ("NoNewPrivs", "1"),
         ("Seccomp", "2"),
     ] {
-        if field(name)? != wanted {
-            return Err(Failure(format!("its {name} is {}", field(name)?)));
+        let found = field(status, name)?;
+        if found != wanted {
+            return Err(Failure(format!("its {name} is {found}")));
         }
     }
-    let innermost = field("NSpid")?.split_whitespace().next_back().and_then(|id| id.parse().ok());
-    innermost.ok_or_else(|| Failure("it has no id".to_owned()))
+    inner_id_in(status)
 }
 
 #[cfg(test)]

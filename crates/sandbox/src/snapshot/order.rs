@@ -30,6 +30,8 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) struct Given {
     pub(crate) fds: Vec<RawFd>,
+    /// Device and inode of what each of them was.
+    pub(crate) files: Vec<(u64, u64)>,
     /// Where somebody listens in its sandbox, and in that of each copy.
     pub(crate) ports: Vec<u16>,
 }

@@ -21,7 +21,7 @@ use crate::sys::trace::{self, Registers, Sequences, Stop};
 use crate::wire::send_bytes;
 
 use super::batch::{Batch, ENTRY, LOOP, outcome};
-use super::{Argument, FRAMES};
+use super::{Argument, FRAMES, fitness};
 
 /// `syscall`.
 const INSTRUCTION: [u8; 2] = [0x0f, 0x05];
@@ -69,8 +69,10 @@ pub(super) struct Base {
     instruction: u64,
     /// Where there is room for instructions and arguments.
     room: u64,
-    /// Where libc keeps the id of the only thread.
+    /// Where the kernel writes 0 when the first thread ends, if anywhere.
     thread_id: u64,
+    /// Whether libc keeps the id of that thread there.
+    keeps_id: bool,
     /// Where restartable sequences were registered, see `rseq(2)`.
     sequences: Option<Sequences>,
     /// `stack_t` of the stack for signals: address, flags, size. The kernel forgets it where memory is
@@ -111,7 +113,15 @@ impl Remote {
         let memory = open_memory(pid).step("open its memory")?;
         let sequences = trace::sequences(pid).step("ask for restartable sequences")?;
         let instruction = find_instruction(pid, &memory).step("find an instruction")?;
-        let base = Base { registers, instruction, room: 0, thread_id: 0, sequences, stack: [0; 3] };
+        let base = Base {
+            registers,
+            instruction,
+            room: 0,
+            thread_id: 0,
+            keeps_id: false,
+            sequences,
+            stack: [0; 3],
+        };
         let stopped = Self { pid, process, memory, base };
         stopped.forget_sequence(sequences).step("end a restartable sequence")?;
         if let Some(sequences) = sequences {
@@ -139,9 +149,20 @@ impl Remote {
         let arguments = [libc::PR_GET_TID_ADDRESS.arg(), address];
         asked.call(libc::SYS_prctl, &arguments, "ask where its id is");
         asked.call(libc::SYS_sigaltstack, &[0, stack], "ask for its stack for signals");
+        // `struct itimerval` of each kind: interval and time left.
+        let timers = [0; 3].map(|_| asked.words(&[0; 4]));
+        for (kind, at) in (0..).zip(timers) {
+            asked.call(libc::SYS_getitimer, &[kind, at], "ask for its timers");
+        }
         asked.run()?;
+        for at in timers {
+            if self.words::<4>(at).step("read its timers")? != [0; 4] {
+                return Err(Failure("it has timers".to_owned()));
+            }
+        }
         let [thread_id] = self.words(address).step("read where its id is")?;
         self.base.thread_id = thread_id;
+        self.base.keeps_id = self.keeps_id_of(self.pid, self.base.registers.fs_base)?;
         self.base.stack = self.words(stack).step("read its stack for signals")?;
         Ok(self)
     }
@@ -176,8 +197,10 @@ impl Remote {
     /// Lets it make a child that stands, shares its memory until it is alone, and knows its own id as
     /// libc's fork has it.
     pub(super) fn clone_last(&self) -> io::Result<Self> {
-        let id = libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-        self.clone_with(libc::CLONE_VM | id, None)
+        let Base { thread_id, keeps_id, .. } = self.base;
+        let told = if thread_id == 0 { 0 } else { libc::CLONE_CHILD_CLEARTID };
+        let id = if keeps_id { libc::CLONE_CHILD_SETTID } else { 0 };
+        self.clone_with(libc::CLONE_VM | told | id, None)
     }
 
     /// Lets it make threads that stand, whose memory of themselves is where each `FS` says; libc keeps their ids
@@ -273,6 +296,16 @@ impl Remote {
     /// Adds what makes the kernel know again what it has forgotten.
     pub(super) fn remind(&self, calls: &mut Batch<'_>) {
         set_stack(calls, self.base.stack);
+    }
+
+    /// Whether the id of a thread, which stands, is where libc would keep it: as far from its `FS` as that of the
+    /// first thread.
+    pub(super) fn keeps_id_of(&self, thread: Pid, fs_base: u64) -> Result<bool, Failure> {
+        let Base { thread_id, registers, .. } = self.base;
+        let at = fs_base.wrapping_add(thread_id.wrapping_sub(registers.fs_base));
+        let mut bytes = [0; 4];
+        let is_there = thread_id != 0 && self.memory.read_exact_at(&mut bytes, at).is_ok();
+        Ok(is_there && i32::from_ne_bytes(bytes) == fitness::inner_id(thread)?)
     }
 
     /// The stack for signals of another thread, which stands.

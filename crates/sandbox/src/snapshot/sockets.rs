@@ -46,17 +46,29 @@ pub(super) fn pairs(program: Pid, numbers: &[RawFd]) -> Result<Vec<Pair>, Failur
         let socket = pidfd_getfd(&process, *number, PidfdGetfdFlags::empty());
         let socket = socket.step("take its socket")?;
         let is_local = socket_domain(&socket).is_ok_and(|domain| domain == AddressFamily::UNIX);
-        if is_local && ioctl_fionread(&socket).is_ok_and(|waiting| waiting == 0) {
+        let is_at_rest = ioctl_fionread(&socket).is_ok_and(|waiting| waiting == 0);
+        if is_local && is_at_rest && waits_for_ever(&socket) {
             left.push((*number, socket));
         }
     }
+    let gets =
+        |socket: &OwnedFd| recv(socket, &mut [0; 2], RecvFlags::DONTWAIT).map(|(_, read)| read);
+    let sends =
+        |socket: &OwnedFd| send(socket, b"x", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) == Ok(1);
+    let nothing = Err(rustix::io::Errno::AGAIN);
     while let Some((number, socket)) = left.pop() {
-        let sent = send(&socket, b"x", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        let has_it = |(_, other): &(RawFd, OwnedFd)| {
-            recv(other, &mut [0; 1], RecvFlags::DONTWAIT).is_ok_and(|(_, read)| read == 1)
+        let found = if gets(&socket) == nothing && sends(&socket) {
+            left.iter().position(|(_, other)| gets(other) == Ok(1))
+        } else {
+            None
         };
-        let found = if sent == Ok(1) { left.iter().position(has_it) } else { None };
-        if let Some(at) = found {
+        // Both ways, and nothing else: neither is half closed, and no empty message waits.
+        let is_whole = |at: &usize| {
+            let other = left.get(*at).map(|(_, other)| other);
+            other.is_some_and(|other| gets(other) == nothing && sends(other))
+                && gets(&socket) == Ok(1)
+        };
+        if let Some(at) = found.filter(is_whole) {
             let kind = socket_type(&socket).step("look at a socket")?;
             pairs.push((number, left.swap_remove(at).0, kind.as_raw().cast_signed()));
         }
@@ -129,14 +141,19 @@ impl Connection {
     }
 }
 
+/// Whether a socket has no time after which a call is given up.
+fn waits_for_ever(socket: &OwnedFd) -> bool {
+    let times = [Timeout::Recv, Timeout::Send].map(|kind| socket_timeout(socket, kind));
+    times.iter().all(|time| matches!(time, Ok(None)))
+}
+
 impl Settings {
     /// Those of a socket of a process; none if there is something that would not be carried over.
     pub(super) fn of(program: Pid, number: i32) -> Result<Option<Self>, Failure> {
         let step = "look at a connection";
         let process = pidfd_open(program, PidfdFlags::empty()).step(step)?;
         let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).step(step)?;
-        let times = [Timeout::Recv, Timeout::Send].map(|kind| socket_timeout(&socket, kind));
-        if !times.iter().all(|time| matches!(time, Ok(None))) {
+        if !waits_for_ever(&socket) {
             return Ok(None);
         }
         let has_no_delay = tcp_nodelay(&socket).step(step)?;

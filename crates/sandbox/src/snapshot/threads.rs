@@ -47,9 +47,11 @@ pub(super) struct Others(BTreeMap<i32, Thread>);
 #[derive(Clone, Debug)]
 struct Thread {
     registers: Registers,
+    /// Of floating-point numbers and vectors, with their modes.
+    vectors: Vec<u8>,
     /// Of signals.
     mask: u64,
-    name: String,
+    name: Vec<u8>,
     sequences: Option<Sequences>,
     /// `stack_t` of its stack for signals.
     stack: [u64; 3],
@@ -77,9 +79,10 @@ pub(super) fn stop_others(program: Pid) -> Result<Others, Failure> {
         super::remote::check_mode(&registers)?;
         let mask = trace::signal_mask(next).step("read a mask of signals")?;
         let sequences = trace::sequences(next).step("ask for restartable sequences")?;
-        let name = fitness::name(next)?;
+        let (name, vectors) = (fitness::name(next)?, trace::vectors(next));
+        let vectors = vectors.step("read vector registers")?;
         let id = next.as_raw_nonzero().get();
-        others.0.insert(id, Thread { registers, mask, name, sequences, stack: [0; 3] });
+        others.0.insert(id, Thread { registers, vectors, mask, name, sequences, stack: [0; 3] });
     }
 }
 
@@ -122,6 +125,12 @@ impl Others {
     pub(super) fn ask(&mut self, program: &Remote) -> Result<(), Failure> {
         for (id, thread) in &mut self.0 {
             let pid = Pid::from_raw(*id).ok_or_else(|| Failure("no thread".to_owned()))?;
+            if !program.keeps_id_of(pid, thread.registers.fs_base)? {
+                let why = "it has threads, and keeps their ids where they are not found";
+                return Err(Failure(why.to_owned()));
+            }
+            // It has called nothing since, and will not; the kernel shall not send it elsewhere.
+            program.forget_sequence(thread.sequences).step("end a restartable sequence")?;
             thread.stack = program.stack_of(pid).step("ask a thread for its stack for signals")?;
         }
         Ok(())
@@ -152,7 +161,8 @@ impl Thread {
     /// Adds what a thread is made its like by.
     fn tell(&self, made: &Remote, calls: &mut Batch<'_>) -> Result<(), Failure> {
         trace::set_signal_mask(made.pid(), self.mask).step("set a mask of signals")?;
-        let name = calls.data(&[self.name.as_bytes(), b"\0"].concat());
+        trace::set_vectors(made.pid(), &self.vectors).step("set vector registers")?;
+        let name = calls.data(&[self.name.as_slice(), b"\0"].concat());
         calls.call(libc::SYS_prctl, &[libc::PR_SET_NAME.arg(), name], "name a thread");
         set_stack(calls, self.stack);
         // Last of all: from here on it is the program's again what they do, and none is begun.

@@ -6,7 +6,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
@@ -17,6 +17,11 @@ use super::{check, check_int, wait_for_signal};
 const HELD: i32 = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACECLONE;
 /// The same, and no filter applies, to those that it is forked into neither, until they are let go.
 const UNFILTERED: i32 = HELD | libc::PTRACE_O_SUSPEND_SECCOMP;
+
+/// `NT_X86_XSTATE` of the kernel's `uapi/linux/elf.h`.
+const XSTATE: usize = 0x202;
+/// More than any processor has: those with AMX have 11 KB.
+const MOST_VECTORS: usize = 64 << 10;
 
 /// The registers of a stopped process.
 pub(crate) type Registers = libc::user_regs_struct;
@@ -89,6 +94,21 @@ pub(crate) fn set_registers(pid: Pid, registers: &Registers) -> io::Result<()> {
     request(libc::PTRACE_SETREGS, pid, 0, std::ptr::from_ref(registers).addr())
 }
 
+/// Reads the floating-point and vector registers of a stopped thread, and their modes.
+pub(crate) fn vectors(pid: Pid) -> io::Result<Vec<u8>> {
+    let mut state = vec![0_u8; MOST_VECTORS];
+    let mut room = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
+    request(libc::PTRACE_GETREGSET, pid, XSTATE, (&raw mut room).addr())?;
+    state.truncate(room.iov_len);
+    Ok(state)
+}
+
+/// Writes them.
+pub(crate) fn set_vectors(pid: Pid, state: &[u8]) -> io::Result<()> {
+    let room = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
+    request(libc::PTRACE_SETREGSET, pid, XSTATE, (&raw const room).addr())
+}
+
 /// Reads which signals a stopped thread has blocked.
 pub(crate) fn signal_mask(pid: Pid) -> io::Result<u64> {
     let mut mask = 0_u64;
@@ -140,7 +160,7 @@ pub(crate) fn child(pid: Pid) -> io::Result<Pid> {
 
 /// Waits until a process that is held stops; an error if it has ended. The caller has blocked SIGCHLD.
 pub(crate) fn wait_for_stop(pid: Pid) -> io::Result<Stop> {
-    let status = wait_for_status(pid)?;
+    let status = wait_for_status(pid, None)?;
     if !libc::WIFSTOPPED(status) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
@@ -159,17 +179,20 @@ pub(crate) fn collect() {
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) } > 0 {}
 }
 
-/// Waits for the end of a process that has been killed.
+/// Waits for the end of a process that has been killed; not for ever.
 pub(crate) fn wait_for_end(pid: Pid) {
-    while wait_for_status(pid).is_ok_and(|status| libc::WIFSTOPPED(status)) {}
+    let until = Instant::now() + DEATH;
+    while wait_for_status(pid, Some(until)).is_ok_and(|status| libc::WIFSTOPPED(status)) {}
 }
 
 /// How long nothing must be heard before it is looked for.
 const SILENCE: Duration = Duration::from_millis(20);
+/// Time for a killed process to be gone.
+const DEATH: Duration = Duration::from_secs(5);
 
 /// Waits for what becomes of a process, and collects its threads if it has been killed: a process has not
 /// ended before that, and only who holds them can do it.
-fn wait_for_status(pid: Pid) -> io::Result<i32> {
+fn wait_for_status(pid: Pid, until: Option<Instant>) -> io::Result<i32> {
     let raw = pid.as_raw_nonzero().get();
     let mut has_heard_nothing = false;
     loop {
@@ -183,14 +206,21 @@ fn wait_for_status(pid: Pid) -> io::Result<i32> {
         if has_heard_nothing && is_zombie(pid) {
             collect_threads(pid);
         }
+        if until.is_some_and(|until| Instant::now() > until) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         wait_for_signal(libc::SIGCHLD, SILENCE);
         has_heard_nothing = true;
     }
 }
 
 fn is_zombie(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+    // Its name is whatever it likes, and comes in brackets before its state.
+    let Ok(stat) = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
+        return false;
+    };
+    let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
+    state == Some(&b'Z')
 }
 
 fn collect_threads(pid: Pid) {

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use lacewing_sandbox::{Launcher, Role, Spec, Stance};
+use lacewing_sandbox::{Event, Launcher, Role, Spec, Stance};
 
 use crate::snapshot::{Running, able, begin, python, verdict};
-use crate::support::ready;
+use crate::support::{finish, ready};
 
 const PORT: u16 = 9001;
 
@@ -38,6 +38,7 @@ print('initialised', flush=True)
 got = first.recv(99)
 os.write(writer, b'written')
 threads[0].join(10)
+while len(os.listdir('/proc/self/task')) > 2: time.sleep(0.01)
 os.write(twin, b'more')
 another.sendall(b'over')
 ready = same.poll(10) == poller.poll(10) == [(other.fileno(), select.EPOLLIN)] and other.recv(9) == b'over'
@@ -106,22 +107,116 @@ fn each_copy_goes_on_with_connections_from_the_same_ports() {
     assert_eq!(nothing(&mut second), std::io::ErrorKind::WouldBlock);
 }
 
+/// What a client does beside, and the reason why it is not held then.
+const UNFIT: [(&str, &str); 20] = [
+    ("select.select([second], [], [], 30)  # ANSWER", "open files or connections: socket:"),
+    ("another.close(); one.close()", "open files or connections: socket:"),
+    ("one.sendall(b'x')", "open files or connections: socket:"),
+    ("one.shutdown(socket.SHUT_RDWR)", "open files or connections: socket:"),
+    ("one.shutdown(socket.SHUT_WR)", "open files or connections: socket:"),
+    ("other.shutdown(socket.SHUT_WR)", "open files or connections: socket:"),
+    ("other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes([9] + 15 * [0]))", "socket:"),
+    ("more = socket.socketpair(type=socket.SOCK_DGRAM); more[0].send(b'')", "socket:"),
+    ("more = socket.socketpair(type=socket.SOCK_DGRAM); more[1].send(b'')", "socket:"),
+    ("more = socket.create_server(('127.0.0.1', 9003))", "open files or connections: socket:"),
+    (
+        "more = socket.create_server(('127.0.0.1', 9003)); own = socket.create_connection(('127.0.0.1', 9003))",
+        "open files or connections: socket:",
+    ),
+    ("second.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes([9] + 15 * [0]))", "socket:"),
+    ("second.shutdown(socket.SHUT_WR)", "open files or connections: socket:"),
+    ("many = [os.dup(0) for _ in range(40)]", "open files or connections: 5"),
+    (
+        "null = os.open('/dev/null', os.O_WRONLY); os.dup2(null, 2)",
+        "descriptor 2 is not what it was given",
+    ),
+    ("os.dup2(twin, 0)", "descriptor 0 is not /dev/null"),
+    ("import resource; signal.setitimer(signal.ITIMER_REAL, 99)", "it has timers"),
+    (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)",
+        "signals wait for it",
+    ),
+    (
+        "r, w = os.pipe(); kept = os.dup(r); poller.register(r, select.EPOLLIN); os.dup2(one.fileno(), r)",
+        "more than can be made anew",
+    ),
+    (
+        "many = [os.pipe() for _ in range(6)]; [os.write(w, bytes(1000)) for _, w in many]",
+        "more than can be made",
+    ),
+];
+
 #[test]
 fn what_cannot_be_made_anew_is_not_held() {
     let Some(launcher) = able() else { return };
-    for more in [
-        "select.select([second], [], [], 30)  # ANSWER",
-        "another.close(); one.close()",
-        "one.sendall(b'x')",
-        "one.shutdown(socket.SHUT_RDWR)",
-        "other = socket.create_server(('127.0.0.1', 9003))",
-        "other = socket.create_server(('127.0.0.1', 9003)); own = socket.create_connection(('127.0.0.1', 9003))",
-        "second.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes([9] + 15 * [0]))",
-        "second.shutdown(socket.SHUT_WR)",
-    ] {
+    for (more, reason) in UNFIT {
         let (_snapshot, _connections, verdict) = held(&launcher, more);
         let why = verdict.unwrap_err();
-        assert!(why.contains("open files or connections: socket:"), "{more}: {why}");
+        assert!(why.contains(reason), "{more}: {why}");
+    }
+}
+
+/// A thread that waits with another mode of rounding than all others, and with a name that is no text.
+const ROUNDING: &str = "
+import ctypes, os, threading
+libm, libc, go = ctypes.CDLL('libm.so.6'), ctypes.CDLL(None), threading.Event()
+def one():
+    libc.prctl(15, b'\\xff\\xfe odd', 0, 0, 0)
+    libm.fesetround(0x800)
+    go.wait()
+    name = open(f'/proc/self/task/{threading.get_native_id()}/comm', 'rb').read()
+    print(libm.fegetround() == 0x800, name == b'\\xff\\xfe odd\\n', flush=True)
+threading.Thread(target=one, daemon=True).start()
+import time; time.sleep(0.2)
+libc.prctl(15, b'\\xfe first', 0, 0, 0)
+";
+
+#[test]
+fn threads_keep_their_modes_and_names() {
+    let Some(launcher) = able() else { return };
+    let wanted = Spec { role: Role::Snapshot, ..python(ROUNDING) };
+    let mut snapshot = begin(&wanted, |spec, fds| launcher.spawn(spec, fds));
+    ready(&snapshot.sandbox);
+    assert_eq!(snapshot.line(), "initialised");
+    verdict(&snapshot.sandbox, Stance::Framed).unwrap();
+    let mut copy = begin(&python(""), |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
+    ready(&copy.sandbox);
+    assert_eq!(copy.says("libm.fegetround(), go.set()"), "(0, None)");
+    assert_eq!(copy.line(), "True True");
+}
+
+/// Ends as soon as its first thread goes on, under a name that is no text, while others still stand.
+const HASTY: &str = "
+import ctypes, os, threading
+libc = ctypes.CDLL(None)
+for _ in range(40):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+import time; time.sleep(0.2)
+print('initialised', flush=True)
+os.read(3, 9)
+open('/proc/self/comm', 'wb').write(b'\\xff\\xfe')
+os._exit(9)
+";
+
+#[test]
+fn who_ends_at_once_leaves_its_keeper_alone() {
+    let Some(launcher) = able() else { return };
+    let wanted = |role: Role| {
+        let mut wanted = python(HASTY);
+        (wanted.limits.pids, wanted.role) = (64, role);
+        wanted
+    };
+    let mut snapshot = begin(&wanted(Role::Snapshot), |spec, fds| launcher.spawn(spec, fds));
+    ready(&snapshot.sandbox);
+    assert_eq!(snapshot.line(), "initialised");
+    verdict(&snapshot.sandbox, Stance::Framed).unwrap();
+    for _ in 0..10 {
+        let spec = wanted(Role::Program);
+        let mut copy = begin(&spec, |spec, fds| launcher.restore(&snapshot.sandbox, spec, fds));
+        copy.frames.write_all(b"go").unwrap();
+        ready(&copy.sandbox);
+        let (events, _) = finish(&copy.sandbox);
+        assert!(matches!(events[..], [Event::Exited { code: 9 }]), "{events:?}");
     }
 }
 

@@ -81,7 +81,7 @@ fn snapshot(launcher: &Launcher, init: &str) -> (Running, Result<(), String>) {
 
 /// Has a program held.
 pub(crate) fn verdict(sandbox: &Sandbox, stance: Stance) -> Result<(), String> {
-    let holding = sandbox.hold(stance).unwrap();
+    let holding = sandbox.hold(stance, &[9001]).unwrap();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(verdict) = holding.try_verdict().unwrap() {
@@ -380,7 +380,7 @@ fn only_what_was_meant_for_it_can_be_held_and_restored() {
     let mut plain = begin(&python(""), |spec, fds| launcher.spawn(spec, fds));
     ready(&plain.sandbox);
     assert_eq!(plain.line(), "initialised");
-    let holding = plain.sandbox.hold(Stance::Alone).unwrap();
+    let holding = plain.sandbox.hold(Stance::Alone, &[]).unwrap();
     let verdict = std::cell::RefCell::new(None);
     eventually("a verdict", || {
         *verdict.borrow_mut() = holding.try_verdict().unwrap();
