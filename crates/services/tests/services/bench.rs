@@ -99,13 +99,22 @@ impl Bench {
 
     /// Ends everything and opens the embedded store again.
     pub(crate) async fn reopen(self, check: RuntimeCheck) -> Self {
+        self.reopen_with(|_| {}, check).await
+    }
+
+    /// As [`Self::reopen`], with other options.
+    pub(crate) async fn reopen_with(
+        self,
+        change: impl FnOnce(&mut Options),
+        check: RuntimeCheck,
+    ) -> Self {
         let Self { dir, clock, store, services, stop, tasks } = self;
         stop.cancel();
         tasks.wait().await;
         drop(services);
         store.close().await;
         let store = opened(&dir, &clock);
-        Self::start(dir, clock, store, |_| {}, check).await
+        Self::start(dir, clock, store, change, check).await
     }
 
     /// Services on a copy of the data directory as it is now, as a crash would leave it.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use lacewing_model::principal::Identity as Who;
-use lacewing_model::{AccountId, Kind, Principal};
+use lacewing_model::{AccountId, Kind, Principal, Region};
 use lacewing_services::LookupError;
 
 use super::bench::{Bench, ROLE, Side, account, any_runtime, key, new};
@@ -41,6 +41,17 @@ async fn the_credentials_file_is_repaired_but_not_overwritten() {
     fs::remove_file(&path).expect("removed");
     let _bench = bench.reopen(any_runtime()).await;
     assert_eq!(fs::read_to_string(&path).expect("readable"), written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credentials_file_follows_a_change_of_the_region() {
+    let bench = Bench::new(Side::Embedded).await;
+    let path = bench.dir.path().join("credentials");
+    let written = fs::read_to_string(&path).expect("readable");
+    let elsewhere = Region::new("eu-west-3").expect("valid");
+    let _bench = bench.reopen_with(|options| options.region = elsewhere, any_runtime()).await;
+    let changed = fs::read_to_string(&path).expect("readable");
+    assert_eq!(changed, written.replace("us-east-1", "eu-west-3"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
