@@ -106,6 +106,26 @@ def test_a_second_server_on_the_same_data_is_refused(own_server):
     assert server.health() == 200
 
 
+@pytest.mark.parametrize("found", [None, bytes(32)], ids=["missing", "another"])
+def test_a_store_without_its_master_key_is_refused_and_left_alone(own_server, tmp_path, found):
+    server = own_server()
+    server.stop()
+    key = server.data_dir / "master.key"
+    key.rename(tmp_path / "kept")
+    if found:
+        key.write_bytes(found)
+        key.chmod(0o600)
+    refused = subprocess.run(
+        [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(server.data_dir)],
+        capture_output=True, text=True, timeout=30 * SLOWNESS,
+    )  # fmt: skip
+    assert refused.returncode == 3
+    assert str(key) in refused.stderr and "hint: put back the file" in refused.stderr
+    assert key.exists() == bool(found)
+    (tmp_path / "kept").rename(key)
+    assert server.start().health() == 200
+
+
 def test_a_kill_leaves_nothing_and_loses_nothing(own_server, tmp_path):
     mounts_before = mounts(tmp_path)
     server = own_server()

@@ -6,9 +6,10 @@
 //!
 //! If a part fails, those before it are closed again and the error names the part.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lacewing_gateway::{AdminInfo, Gateway, Lanes};
@@ -18,6 +19,7 @@ use lacewing_model::{Clock, Error, SystemClock};
 use lacewing_runtime::{EndpointListeners, LogReceiver, NameRelay, Premises, Runtimes, Starter};
 use lacewing_sandbox::Launcher;
 use lacewing_services::{RuntimeCheck, Services};
+use lacewing_store::embedded::Claim;
 use lacewing_store::seal::{self, Sealer, TokenSealer};
 use lacewing_store::{Store, StoreError};
 use serde_json::json;
@@ -53,6 +55,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[source] StoreError),
+    /// The master key is not there, or not the one of this store.
+    #[error("cannot open what is sealed in the store")]
+    MasterKey(#[source] StoreError),
     /// The launcher cannot be started, or refuses this host.
     #[error("cannot start the launcher of sandboxes")]
     Launcher(#[source] lacewing_sandbox::Error),
@@ -108,7 +113,7 @@ pub(crate) async fn build(prepared: Prepared) -> Result<Parts, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let Prepared { settings, claim, runtimes, premises, launcher, socket, doctor } = prepared;
     let ground = Ground { runtimes, premises, socket, doctor };
-    let master = seal::load_or_create_master(&settings.data_dir).map_err(StartError::Store)?;
+    let master = master_key(&settings.data_dir, &claim).map_err(StartError::MasterKey)?;
     let store = claim.open(Arc::clone(&clock)).map_err(StartError::Store)?;
     match assemble(&settings, &store, master, &launcher, ground, clock).await {
         Ok(above) => {
@@ -144,6 +149,11 @@ pub(crate) async fn build(prepared: Prepared) -> Result<Parts, StartError> {
             Err(error)
         }
     }
+}
+
+/// The key of the store's secrets: made together with the store, and never for one that is there.
+fn master_key(dir: &Path, claim: &Claim) -> Result<[u8; 32], StoreError> {
+    if claim.is_new()? { seal::load_or_create_master(dir) } else { seal::load_master(dir) }
 }
 
 /// What was prepared for the parts above the store and the launcher.
@@ -187,7 +197,7 @@ async fn assemble(
         runtime_check(runtimes, settings.invoke.substitute),
     )
     .await
-    .map_err(part("services"))?;
+    .map_err(services_failed)?;
     let blobs = Arc::clone(&store.blobs);
     let (starter, endpoints, logs) =
         Starter::new(premises, launcher.clone(), blobs, Arc::clone(&clock))
@@ -217,6 +227,14 @@ async fn assemble(
     let lanes = Lanes::start().map_err(|error| Error::internal("start threads", error));
     let lanes = Arc::new(lanes.map_err(part("lanes"))?);
     Ok(Above { services, endpoints, logs, invoker, gateway, listener, lanes, doctor, names })
+}
+
+fn services_failed(error: Error) -> StartError {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<StoreError>());
+    match cause.cloned() {
+        Some(cause @ StoreError::MasterKey { .. }) => StartError::MasterKey(cause),
+        _ => StartError::Part { part: "services", source: error },
+    }
 }
 
 /// What answers functions that ask for names; refuses a host that lacks a way out that was asked for.

@@ -75,7 +75,7 @@ impl Identity {
         tokens: Arc<TokenSealer>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let root = root::load_or_create(store, sealer, &options.account).await?;
+        let root = root::load_or_create(store, sealer, options).await?;
         let path = options.data_dir.join(credentials_file::NAME);
         write_file(&path, &root, options)?;
         let (account, lenient_roles) = (options.account.clone(), options.lenient_roles);

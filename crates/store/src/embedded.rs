@@ -101,6 +101,14 @@ pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Store> {
 }
 
 impl Claim {
+    /// Whether no store was ever opened here.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn is_new(&self) -> Result<bool> {
+        database::exists(&self.dir).map(|exists| !exists)
+    }
+
     /// Opens the store and starts its threads.
     ///
     /// # Errors

@@ -67,8 +67,8 @@ pub enum StoreError {
     /// A sealed value does not belong to this account and key, was changed, or has another master.
     #[error("the sealed value cannot be opened")]
     Unsealable,
-    /// The master key's file is not a key, or others may read it.
-    #[error("the master key in {} is unusable: {reason}", path.display())]
+    /// The master key's file is missing, is not the store's key, or others may read it.
+    #[error("the master key {} is unusable: {reason}", path.display())]
     MasterKey {
         /// The file.
         path: PathBuf,

@@ -147,19 +147,40 @@ impl fmt::Debug for TokenSealer {
 /// Reads the master key from `<dir>/master.key`, or makes one that only its owner can read.
 ///
 /// # Errors
-/// [`StoreError::MasterKey`] if the file holds no key or others may read it.
+/// Those of [`load_master`].
 pub fn load_or_create_master(dir: &Path) -> Result<[u8; 32]> {
     let path = dir.join(MASTER_FILE);
     if !fs::exists(&path).map_err(|error| StoreError::io("look for the master key", error))? {
         create_master(dir, &path).map_err(|error| StoreError::io("make the master key", error))?;
     }
-    let unusable = |reason| StoreError::MasterKey { path: path.clone(), reason };
-    let failed = |error| StoreError::io("read the master key", error);
+    load_master(dir)
+}
+
+/// Reads the master key from `<dir>/master.key`.
+///
+/// # Errors
+/// [`StoreError::MasterKey`] if there is no such file, it holds no key or others may read it.
+pub fn load_master(dir: &Path) -> Result<[u8; 32]> {
+    let path = dir.join(MASTER_FILE);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => unusable(dir, "it is not there"),
+        _ => StoreError::io("read the master key", error),
+    };
     let mode = fs::metadata(&path).map_err(failed)?.permissions().mode();
     if mode & 0o077 != 0 {
-        return Err(unusable("others may read it; its mode must be 0600"));
+        return Err(unusable(dir, "others may read it; its mode must be 0600"));
     }
-    fs::read(&path).map_err(failed)?.try_into().map_err(|_| unusable("it is not 32 bytes long"))
+    let bytes = fs::read(&path).map_err(failed)?;
+    bytes.try_into().map_err(|_| unusable(dir, "it is not 32 bytes long"))
+}
+
+/// What is to be said when `<dir>/master.key` is a key, but not the one that the store knows.
+pub fn wrong_master(dir: &Path) -> StoreError {
+    unusable(dir, "it is not the key with which the secrets in the store are sealed")
+}
+
+fn unusable(dir: &Path, reason: &'static str) -> StoreError {
+    StoreError::MasterKey { path: dir.join(MASTER_FILE), reason }
 }
 
 fn create_master(dir: &Path, path: &Path) -> io::Result<()> {

@@ -183,6 +183,10 @@ pub(crate) fn start_failed(error: &StartError) -> Error {
             "`lacewing doctor` says what this host lacks; --isolation best-effort starts \
              nevertheless",
         ),
+        StartError::MasterKey(_) => Error::server("cannot start").caused_by(error).hint(
+            "put back the file that this data directory was made with; without it a server can \
+             start on a new --data-dir only",
+        ),
         StartError::Part { source, .. } if source.kind() == Kind::Invalid => {
             Error::usage(format!("the configuration is wrong: {}", source.public()))
         }

@@ -2,12 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lacewing_model::{AccountId, Credentials, Error, Result, Secret};
-use lacewing_store::seal::Sealer;
+use lacewing_model::{Credentials, Error, Result, Secret};
+use lacewing_store::seal::{self, Sealer};
 use lacewing_store::{Expect, Key, Record, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::key;
+use crate::Options;
 
 /// The format of the record.
 const FORMAT: u32 = 1;
@@ -23,11 +24,12 @@ struct Stored {
 pub(super) async fn load_or_create(
     store: &Store,
     sealer: &Sealer,
-    account: &AccountId,
+    options: &Options,
 ) -> Result<Credentials> {
+    let account = &options.account;
     let at = Key::global(&["identity", account.as_str(), "root-key"]);
     if let Some(found) = store.records.get(&at).await? {
-        return decode(sealer, account, &found);
+        return decode(sealer, options, &found);
     }
     let (access_key_id, secret) = key::pair(key::LONG_LIVED)?;
     let sealed = sealer.seal(account, &at, secret.expose().as_bytes());
@@ -39,13 +41,13 @@ pub(super) async fn load_or_create(
         Err(error) => return Err(error.into()),
     }
     match store.records.get(&at).await? {
-        Some(found) => decode(sealer, account, &found),
+        Some(found) => decode(sealer, options, &found),
         None => Err(Error::internal("The root key vanished.", at.to_string())),
     }
 }
 
-fn decode(sealer: &Sealer, account: &AccountId, found: &Record) -> Result<Credentials> {
-    const UNREADABLE: &str = "The root key cannot be read; is it the right master key?";
+fn decode(sealer: &Sealer, options: &Options, found: &Record) -> Result<Credentials> {
+    const UNREADABLE: &str = "The root key cannot be read.";
     let stored: Stored =
         serde_json::from_slice(&found.value).map_err(|error| Error::internal(UNREADABLE, error))?;
     if stored.format > FORMAT {
@@ -54,9 +56,13 @@ fn decode(sealer: &Sealer, account: &AccountId, found: &Record) -> Result<Creden
     let sealed = STANDARD
         .decode(&stored.sealed_secret)
         .map_err(|error| Error::internal(UNREADABLE, error))?;
-    let plain = sealer
-        .open(account, &found.key, &sealed)
-        .map_err(|error| Error::internal(UNREADABLE, error))?;
+    let plain = sealer.open(&options.account, &found.key, &sealed).map_err(|error| {
+        let cause = match error {
+            StoreError::Unsealable => seal::wrong_master(&options.data_dir),
+            other => other,
+        };
+        Error::internal(UNREADABLE, cause)
+    })?;
     let secret = String::from_utf8(plain).map_err(|_| Error::internal(UNREADABLE, "not text"))?;
     Ok(Credentials {
         access_key_id: stored.access_key_id,

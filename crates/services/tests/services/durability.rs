@@ -145,5 +145,7 @@ async fn another_master_key_is_refused_at_the_start() {
     let clock = Arc::new(SystemClock);
     let store = bench.store.clone();
     let opened = Services::open(options, store, sealer, tokens, clock, any_runtime()).await;
-    assert_eq!(opened.expect_err("another key").kind(), Kind::Internal);
+    let error = opened.expect_err("another key");
+    assert_eq!(error.kind(), Kind::Internal);
+    assert!(error.chain().contains("master.key is unusable: it is not the key"), "{error:?}");
 }

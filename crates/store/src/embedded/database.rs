@@ -1,5 +1,6 @@
 //! Connections to the database, its format, and the conversions between its numbers and ours.
 
+use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -20,6 +21,11 @@ pub(super) const FORMAT: u32 = MIGRATIONS.len() as u32;
 /// to save no time, for a page that is missing is read from the kernel's cache; but their pages are
 /// never given back.
 const READER_CACHE: u32 = 512;
+
+/// Whether there is a database already.
+pub(super) fn exists(dir: &Path) -> Result<bool> {
+    fs::exists(dir.join(FILE)).map_err(|error| StoreError::io("look for the database", error))
+}
 
 /// Opens the database for writing; a new one is empty.
 pub(super) fn open(dir: &Path) -> Result<Connection> {

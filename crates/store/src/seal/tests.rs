@@ -79,6 +79,13 @@ fn the_master_key_is_made_once_and_for_its_owner_only() {
 }
 
 #[test]
+fn a_missing_master_key_is_not_made_by_reading_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(matches!(load_master(dir.path()), Err(StoreError::MasterKey { .. })));
+    assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+}
+
+#[test]
 fn a_short_master_key_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join(MASTER_FILE);
