@@ -141,8 +141,9 @@ def test_a_substitute_is_named_where_it_serves(own_server):
     first = logs(server, name)[0]
     assert first.startswith(f"INIT_START Runtime Version: python:{newest.removeprefix('python')}.v"), first
     assert first.endswith("\tSubstitute for: python3.99"), first
-    reason = server.client().get_function_configuration(FunctionName=name)["StateReason"]
-    assert "python3.99" in reason and newest in reason
+    described = server.client().get_function_configuration(FunctionName=name)
+    assert "python3.99" in described["StateReason"] and newest in described["StateReason"]
+    assert f"Version ARN: {described['RuntimeVersionConfig']['RuntimeVersionArn']}\t" in first
 
 
 @pytest.mark.skipif(fetched_node(22) is None, reason="skipped: scripts/prepare-tests fetched no Node")

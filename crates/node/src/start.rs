@@ -15,10 +15,10 @@ use std::sync::Arc;
 use lacewing_gateway::{AdminInfo, Gateway, Lanes};
 use lacewing_invoke::Invoker;
 use lacewing_model::function::StateReason;
-use lacewing_model::{Clock, Error, SystemClock};
+use lacewing_model::{Clock, Error, RuntimeVersion, SystemClock};
 use lacewing_runtime::{EndpointListeners, LogReceiver, NameRelay, Premises, Runtimes, Starter};
 use lacewing_sandbox::Launcher;
-use lacewing_services::{RuntimeCheck, Services};
+use lacewing_services::{RuntimeCheck, Services, Serving};
 use lacewing_store::embedded::Claim;
 use lacewing_store::seal::{self, Sealer, TokenSealer};
 use lacewing_store::{Store, StoreError};
@@ -254,14 +254,20 @@ fn name_relay(settings: &Settings, launcher: &Launcher) -> Result<Option<NameRel
 fn runtime_check(runtimes: Arc<Runtimes>, substitute: bool) -> RuntimeCheck {
     Arc::new(move |wanted| {
         let resolved = runtimes.resolve(wanted, substitute)?;
-        let stand_in = resolved.interpreter.filter(|_| resolved.substituted);
-        Ok(stand_in.map(|interpreter| StateReason {
+        let serving = resolved.interpreter.as_ref();
+        let version = match serving {
+            Some(interpreter) => RuntimeVersion::new(interpreter.runtime, &interpreter.version),
+            None => RuntimeVersion::new(wanted, ""),
+        };
+        let stand_in = serving.filter(|_| resolved.substituted);
+        let note = stand_in.map(|interpreter| StateReason {
             text: format!(
                 "{wanted} is not installed on this machine; {} ({}) runs the function instead.",
                 interpreter.runtime, interpreter.version
             ),
             code: "RuntimeSubstituted".to_owned(),
-        }))
+        });
+        Ok(Serving { version, note })
     })
 }
 

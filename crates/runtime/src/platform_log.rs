@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use lacewing_model::{
-    Family, Function, LogFormat, Region, RequestId, RuntimeId, Timestamp, Version,
+    Function, LogFormat, Region, RequestId, RuntimeId, RuntimeVersion, Timestamp, Version,
 };
 
 mod json;
@@ -134,11 +134,9 @@ fn text(event: &Event<'_>, now: impl FnOnce() -> Timestamp) -> Option<String> {
 }
 
 fn start_line(word: &str, start: &InitStart<'_>) -> String {
-    let mut line = format!(
-        "{word} Runtime Version: {}\tRuntime Version ARN: {}",
-        start.runtime_version(),
-        start.runtime_version_arn()
-    );
+    let version = start.runtime_version();
+    let arn = version.arn(start.region);
+    let mut line = format!("{word} Runtime Version: {version}\tRuntime Version ARN: {arn}");
     if let Some(wanted) = start.substitute_for() {
         let _infallible = write!(line, "\tSubstitute for: {wanted}");
     }
@@ -210,13 +208,8 @@ pub(crate) fn billed(duration: Duration, init: Option<Duration>) -> Duration {
 // === InitStart, Phase ===
 
 impl InitStart<'_> {
-    fn runtime_version(&self) -> String {
-        version_name(self.serving, self.version)
-    }
-
-    fn runtime_version_arn(&self) -> String {
-        let hash = version_hash(&self.runtime_version());
-        format!("arn:aws:lambda:{}::runtime:{hash}", self.region)
+    fn runtime_version(&self) -> RuntimeVersion {
+        RuntimeVersion::new(self.serving, self.version)
     }
 
     fn substitute_for(&self) -> Option<RuntimeId> {
@@ -242,31 +235,6 @@ impl Phase {
             Self::Invoke => "invoke",
         }
     }
-}
-
-/// `3.11.7` of `python3.11` is `python:3.11.v7`; `20.20.1` of `nodejs20.x` is `nodejs:20.v20`.
-fn version_name(runtime: RuntimeId, version: &str) -> String {
-    let (major, minor) = runtime.version;
-    let part = |index: usize| version.split('.').nth(index).unwrap_or("0");
-    match runtime.family {
-        Family::Python => format!("python:{major}.{minor}.v{}", part(2)),
-        Family::Node => format!("nodejs:{major}.v{}", part(1)),
-        Family::Provided => format!("provided:al{major}.v1"),
-    }
-}
-
-/// 64 hexadecimal digits that are equal for equal names: an identifier, no proof of anything.
-fn version_hash(name: &str) -> String {
-    let fnv = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
-    // The steps and the finaliser of the generator SplitMix64.
-    let word = |step: u64| {
-        let mut word = start.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    };
-    (1..=4).map(|step| format!("{:016x}", word(step))).collect()
 }
 
 /// Milliseconds with two decimals.

@@ -14,7 +14,7 @@ use futures_util::stream;
 use lacewing_model::function::{Before, State, StateReason, UpdateStatus};
 use lacewing_model::{
     AccountId, ByteSize, Clock, Error, Function, FunctionKey, Kind, NetworkBounds, Qualifier,
-    Result, Version, VersionKey,
+    Result, RuntimeId, RuntimeVersion, Version, VersionKey,
 };
 use lacewing_store::seal::Sealer;
 use lacewing_store::{BlobAddress, Expect, Revision, Store, StoreError};
@@ -284,6 +284,11 @@ impl Functions {
                 Ok(Some((part, (next, blobs, address))))
             });
         Ok(Package { code, bytes: Box::pin(bytes) })
+    }
+
+    /// The exact version of what runs functions of a runtime here, if anything does.
+    pub fn runtime_version(&self, runtime: RuntimeId) -> Option<RuntimeVersion> {
+        (self.0.runtime_check)(runtime).ok().map(|serving| serving.version)
     }
 
     /// What an account has stored.

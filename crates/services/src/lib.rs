@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lacewing_model::function::StateReason;
 use lacewing_model::{
-    AccountId, ByteSize, Clock, NetworkBounds, Region, Result, RuntimeId, limits,
+    AccountId, ByteSize, Clock, NetworkBounds, Region, Result, RuntimeId, RuntimeVersion, limits,
 };
 use lacewing_store::Store;
 use lacewing_store::seal::{Sealer, TokenSealer};
@@ -45,9 +45,17 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause before a task that panicked is begun again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Says whether a runtime can be used here: an error that lists what there is, or the note to put
-/// into `StateReason` when another version stands in for it.
-pub type RuntimeCheck = Arc<dyn Fn(RuntimeId) -> Result<Option<StateReason>> + Send + Sync>;
+/// Says what runs functions of a runtime here, or lists in an error what there is.
+pub type RuntimeCheck = Arc<dyn Fn(RuntimeId) -> Result<Serving> + Send + Sync>;
+
+/// What runs functions of a runtime here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Its exact version.
+    pub version: RuntimeVersion,
+    /// What to say of a function's state when it is another version than was asked for.
+    pub note: Option<StateReason>,
+}
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]

@@ -8,7 +8,8 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use lacewing_model::{Credentials, Secret, SystemClock};
+use lacewing_model::{Credentials, RuntimeVersion, Secret, SystemClock};
+use lacewing_services::Serving;
 use lacewing_store::seal::{Sealer, TokenSealer};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -72,7 +73,10 @@ impl Server {
             Arc::new(Sealer::new([7; 32])),
             Arc::new(TokenSealer::new(&[8; 32])),
             Arc::clone(&clock),
-            Arc::new(|_| Ok(None)),
+            Arc::new(|runtime| {
+                let version = RuntimeVersion::new(runtime, "3.13.0");
+                Ok(Serving { version, note: None })
+            }),
         )
         .await
         .expect("services open");

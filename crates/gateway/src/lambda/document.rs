@@ -3,11 +3,10 @@
 //! What a function does not have is left out, never null; what Lacewing does not offer shows the
 //! value that means "off".
 
-use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lacewing_model::function::{State, StateReason, UpdateStatus};
-use lacewing_model::{Function, Qualifier, Timestamp, Version, hex};
+use lacewing_model::{Function, Qualifier, RuntimeVersion, Timestamp, Version};
 use serde_json::{Map, Value, json};
 
 use crate::lambda::logging;
@@ -21,18 +20,19 @@ pub(crate) enum Extent {
     Listed,
 }
 
-/// The document `FunctionConfiguration`; the ARN has the qualifier, if one is given.
+/// The document `FunctionConfiguration`; the ARN has the qualifier, if one is given. `serving` is
+/// what runs it, if anything does.
 pub(crate) fn configuration(
     function: &Function,
+    serving: Option<&RuntimeVersion>,
     qualifier: Option<&Qualifier>,
     extent: Extent,
 ) -> Value {
     let config = &function.config;
-    let runtime = config.runtime.to_string();
     let mut document = json!({
         "FunctionName": function.key.name.as_str(),
         "FunctionArn": function.key.qualified_arn(qualifier.cloned()).to_string(),
-        "Runtime": runtime,
+        "Runtime": config.runtime.to_string(),
         "Role": config.role,
         "Handler": config.handler,
         "CodeSize": function.code.size,
@@ -56,9 +56,10 @@ pub(crate) fn configuration(
     }
     if extent == Extent::Whole {
         add_state(members, function);
-        let region = &function.key.region;
-        let arn = format!("arn:aws:lambda:{region}::runtime:{}", runtime_hash(&runtime));
-        members.insert("RuntimeVersionConfig".into(), json!({"RuntimeVersionArn": arn}));
+        if let Some(serving) = serving {
+            let arn = serving.arn(&function.key.region);
+            members.insert("RuntimeVersionConfig".into(), json!({"RuntimeVersionArn": arn}));
+        }
     }
     document
 }
@@ -119,11 +120,6 @@ fn add_reason(
 /// `2026-11-21T08:53:30.000+0000`.
 fn modified(moment: Timestamp) -> String {
     moment.to_jiff().strftime("%Y-%m-%dT%H:%M:%S.%3f+0000").to_string()
-}
-
-/// What stands for the version of a runtime: 64 hexadecimal digits.
-fn runtime_hash(runtime: &str) -> String {
-    hex(digest::digest(&digest::SHA256, runtime.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

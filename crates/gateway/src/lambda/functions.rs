@@ -40,7 +40,7 @@ pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
     let (config, zip) = new_function(input)?;
     let new = NewFunction { config, zip, publish };
     let function = inner.services.functions.create(&target.key, new).await?;
-    Ok(document(route, &changed(&function)))
+    Ok(document(route, &changed(inner, &function)))
 }
 
 /// `GetFunction`.
@@ -117,7 +117,7 @@ pub(crate) async fn update_code(inner: &Inner, call: Call, route: &Route) -> Ans
         publish: input.publish.unwrap_or(false),
     };
     let function = inner.services.functions.update_code(&target.key, update).await?;
-    Ok(document(route, &changed(&function)))
+    Ok(document(route, &changed(inner, &function)))
 }
 
 /// `UpdateFunctionConfiguration`.
@@ -148,7 +148,7 @@ pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Rou
     };
     numbers.check()?;
     let function = inner.services.functions.update_config(&target.key, patch).await?;
-    Ok(document(route, &configuration(&function, None, Extent::Whole)))
+    Ok(document(route, &changed(inner, &function)))
 }
 
 /// `DeleteFunction`.
@@ -202,12 +202,22 @@ pub(crate) fn account_settings(inner: &Inner, call: &Call, route: &Route) -> Ans
 }
 
 /// What a request has made or changed: `$LATEST`, or the version that it published.
-fn changed(function: &Function) -> Value {
+fn changed(inner: &Inner, function: &Function) -> Value {
     let qualifier = match function.version {
         Version::Latest => None,
         version @ Version::Published(_) => Some(version.into()),
     };
-    configuration(function, qualifier.as_ref(), Extent::Whole)
+    described(inner, function, qualifier.as_ref(), Extent::Whole)
+}
+
+fn described(
+    inner: &Inner,
+    function: &Function,
+    qualifier: Option<&Qualifier>,
+    extent: Extent,
+) -> Value {
+    let serving = inner.services.functions.runtime_version(function.config.runtime);
+    configuration(function, serving.as_ref(), qualifier, extent)
 }
 
 /// The document of a function, with what only its Instances have shown.
@@ -217,7 +227,7 @@ pub(crate) fn shown(
     qualifier: Option<&Qualifier>,
     extent: Extent,
 ) -> Value {
-    let mut document = configuration(function, qualifier, extent);
+    let mut document = described(inner, function, qualifier, extent);
     let lacks = |invoker: &Invoker| invoker.lacks_snapshot(function).is_some();
     if function.is_snap_started() && inner.invoker().is_ok_and(lacks) {
         document["SnapStart"]["OptimizationStatus"] = json!("Off");

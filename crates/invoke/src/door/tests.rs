@@ -7,9 +7,9 @@ use tokio_util::task::TaskTracker;
 
 use lacewing_model::error::Throttle;
 use lacewing_model::usage::Trigger;
-use lacewing_model::{FunctionKey, Qualifier, SystemClock};
+use lacewing_model::{FunctionKey, Qualifier, RuntimeVersion, SystemClock};
 use lacewing_runtime::{LogBatch, LogLine};
-use lacewing_services::{ConfigPatch, LogQuery, NewFunction};
+use lacewing_services::{ConfigPatch, LogQuery, NewFunction, Serving};
 use lacewing_store::seal::{Sealer, TokenSealer};
 
 use super::*;
@@ -44,7 +44,10 @@ impl Bench {
             Arc::new(Sealer::new([7; 32])),
             Arc::new(TokenSealer::new(&[7; 32])),
             clock.clone(),
-            Arc::new(|_| Ok(None)),
+            Arc::new(|runtime| {
+                let version = RuntimeVersion::new(runtime, "3.13.0");
+                Ok(Serving { version, note: None })
+            }),
         );
         let services = services.await.expect("opens");
         tasks.spawn(services.clone().run(stop.clone()));

@@ -179,8 +179,8 @@ fn init_start<'a>(start: &InitStart<'a>, phase: &'static str) -> InitStartRecord
     InitStartRecord {
         initialization_type: start.initialization.name(),
         phase,
-        runtime_version: start.runtime_version(),
-        runtime_version_arn: start.runtime_version_arn(),
+        runtime_version: start.runtime_version().to_string(),
+        runtime_version_arn: start.runtime_version().arn(start.region),
         function_name: start.function.key.name.as_str(),
         function_version: start.function.version.to_string(),
         substitute_for: start.substitute_for().map(|wanted| wanted.to_string()),

@@ -89,7 +89,7 @@ impl Functions {
         let usable = match (has_code, (self.0.runtime_check)(function.config.runtime)) {
             (false, _) => Err(reason("The function's code is missing.", "InternalError")),
             (true, Err(error)) => Err(reason(error.public(), "InvalidRuntime")),
-            (true, Ok(note)) => Ok(note),
+            (true, Ok(serving)) => Ok(serving.note),
         };
         match usable {
             Ok(note) => {

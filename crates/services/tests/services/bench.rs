@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use lacewing_model::function::{Architecture, Environment};
+use lacewing_model::function::{Architecture, Environment, StateReason};
 use lacewing_model::time::ManualClock;
 use lacewing_model::{
     AccountId, Clock, Function, FunctionConfig, FunctionKey, FunctionName, Region, RuntimeId,
-    Timestamp,
+    RuntimeVersion, Timestamp,
 };
-use lacewing_services::{NewFunction, Options, RuntimeCheck, Services, UpdateCode};
+use lacewing_services::{NewFunction, Options, RuntimeCheck, Services, Serving, UpdateCode};
 use lacewing_store::seal::{Sealer, TokenSealer};
 use lacewing_store::{Blobs, Store, embedded, memory};
 use tempfile::TempDir;
@@ -183,7 +183,12 @@ fn opened(dir: &TempDir, clock: &Arc<ManualClock>) -> Store {
 }
 
 pub(crate) fn any_runtime() -> RuntimeCheck {
-    Arc::new(|_| Ok(None))
+    Arc::new(|runtime| Ok(serving(runtime, None)))
+}
+
+/// What a check of a test's own says of a runtime that it has.
+pub(crate) fn serving(runtime: RuntimeId, note: Option<StateReason>) -> Serving {
+    Serving { version: RuntimeVersion::new(runtime, "3.13.0"), note }
 }
 
 pub(crate) fn account() -> AccountId {

@@ -10,15 +10,15 @@ use lacewing_model::{Kind, SystemClock};
 use lacewing_services::{ConfigPatch, Options, RuntimeCheck, Services};
 use lacewing_store::seal::{Sealer, TokenSealer};
 
-use super::bench::{Bench, Side, account, any_runtime, environment, key, new, region};
+use super::bench::{Bench, Side, account, any_runtime, environment, key, new, region, serving};
 
 const SECRET: &str = "correct-horse-battery-staple";
 
 /// Answers the first call and panics in every later one: the reconciler dies before it finishes.
 fn dies_while_reconciling() -> RuntimeCheck {
     let calls = AtomicUsize::new(0);
-    Arc::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
-        0 => Ok(None),
+    Arc::new(move |runtime| match calls.fetch_add(1, Ordering::SeqCst) {
+        0 => Ok(serving(runtime, None)),
         _ => panic!("the process dies here"),
     })
 }
@@ -128,9 +128,9 @@ async fn secrets_are_nowhere_in_the_clear() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconciler_that_panicked_begins_again() {
     let calls = AtomicUsize::new(0);
-    let check: RuntimeCheck = Arc::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
+    let check: RuntimeCheck = Arc::new(move |runtime| match calls.fetch_add(1, Ordering::SeqCst) {
         1 => panic!("once"),
-        _ => Ok(None),
+        _ => Ok(serving(runtime, None)),
     });
     let bench = Bench::with(Side::Memory, |_| {}, check).await;
     bench.create_active("f").await;

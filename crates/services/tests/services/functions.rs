@@ -11,7 +11,8 @@ use lacewing_services::{AccountUsage, ConfigPatch, NewFunction, RuntimeCheck};
 use uuid::Uuid;
 
 use super::bench::{
-    Bench, SIDES, Side, account, any_runtime, code, config, environment, key, new, region, zip,
+    Bench, SIDES, Side, account, any_runtime, code, config, environment, key, new, region, serving,
+    zip,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,11 +254,11 @@ async fn unknown_settings_are_refused_by_name() {
 async fn a_substitute_is_told_and_a_lost_runtime_fails_the_function() {
     let is_lost = Arc::new(AtomicBool::new(false));
     let lost = Arc::clone(&is_lost);
-    let check: RuntimeCheck = Arc::new(move |_| {
+    let check: RuntimeCheck = Arc::new(move |runtime| {
         if lost.swap(true, Ordering::SeqCst) {
             return Err(Error::new(Kind::Invalid, "python3.13 is gone."));
         }
-        Ok(None)
+        Ok(serving(runtime, None))
     });
     let bench = Bench::with(Side::Memory, |_| {}, check).await;
     bench.create("f").await;
@@ -269,7 +270,7 @@ async fn a_substitute_is_told_and_a_lost_runtime_fails_the_function() {
 
     let note = StateReason { text: "3.11 instead".to_owned(), code: "Substituted".to_owned() };
     let told = note.clone();
-    let check: RuntimeCheck = Arc::new(move |_| Ok(Some(told.clone())));
+    let check: RuntimeCheck = Arc::new(move |runtime| Ok(serving(runtime, Some(told.clone()))));
     let bench = Bench::with(Side::Memory, |_| {}, check).await;
     assert_eq!(bench.create_active("f").await.state_reason, Some(note));
 }
@@ -279,9 +280,9 @@ async fn an_update_that_fails_leaves_the_function_as_it_was() {
     for side in SIDES {
         let is_lost = Arc::new(AtomicBool::new(false));
         let lost = Arc::clone(&is_lost);
-        let check: RuntimeCheck = Arc::new(move |_| match lost.load(Ordering::SeqCst) {
+        let check: RuntimeCheck = Arc::new(move |runtime| match lost.load(Ordering::SeqCst) {
             true => Err(Error::new(Kind::Invalid, "python3.13 is gone.")),
-            false => Ok(None),
+            false => Ok(serving(runtime, None)),
         });
         let bench = Bench::with(side, |_| {}, check).await;
         bench.create_active("f").await;

@@ -50,7 +50,9 @@ fn an_active_function_is_described_as_lambda_does() {
     let mut function = function();
     let variables = BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]);
     function.config.environment = Some(Environment(variables));
-    let document = configuration(&function, Some(&Qualifier::Latest), Extent::Whole);
+    let serving = RuntimeVersion::new(RuntimeId::python(3, 13), "3.13.2");
+    let document =
+        configuration(&function, Some(&serving), Some(&Qualifier::Latest), Extent::Whole);
     insta::assert_json_snapshot!(document);
 }
 
@@ -58,8 +60,9 @@ fn an_active_function_is_described_as_lambda_does() {
 fn only_published_versions_are_optimised() {
     let mut function = function();
     function.config.snap_start = true;
-    let shown =
-        |function: &Function| configuration(function, None, Extent::Listed)["SnapStart"].clone();
+    let shown = |function: &Function| {
+        configuration(function, None, None, Extent::Listed)["SnapStart"].clone()
+    };
     let wanted =
         |status: &str| json!({"ApplyOn": "PublishedVersions", "OptimizationStatus": status});
     assert_eq!(shown(&function), wanted("Off"));
@@ -75,7 +78,7 @@ fn a_json_log_shows_its_levels_and_its_group() {
     let format = LogFormat::Json { application: LogLevel::Debug, system: LogLevel::Warn };
     function.config.logging = Logging { format, group: Some("mine".to_owned()) };
     assert_eq!(
-        configuration(&function, None, Extent::Listed)["LoggingConfig"],
+        configuration(&function, None, None, Extent::Listed)["LoggingConfig"],
         json!({
             "LogFormat": "JSON", "ApplicationLogLevel": "DEBUG", "SystemLogLevel": "WARN",
             "LogGroup": "mine",
@@ -85,7 +88,7 @@ fn a_json_log_shows_its_levels_and_its_group() {
 
 #[test]
 fn a_listed_function_has_no_state_and_no_nulls() {
-    let document = configuration(&function(), None, Extent::Listed);
+    let document = configuration(&function(), None, None, Extent::Listed);
     let members = document.as_object().expect("an object");
     for absent in ["State", "LastUpdateStatus", "RuntimeVersionConfig", "Environment"] {
         assert!(!members.contains_key(absent), "{absent}");
@@ -101,7 +104,7 @@ fn each_state_says_why() {
         function.last_update = last_update;
         function.state_reason =
             reason.map(|(text, code)| StateReason { text: text.into(), code: code.into() });
-        let mut document = configuration(&function, None, Extent::Whole);
+        let mut document = configuration(&function, None, None, Extent::Whole);
         let members = document.as_object_mut().expect("an object");
         members.retain(|name, _| name.starts_with("State") || name.starts_with("LastUpdate"));
         document
