@@ -1,7 +1,9 @@
 """The server as a process: one ready line, health, an orderly stop, and what a crash leaves."""
 
+import base64
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import threading
@@ -124,6 +126,25 @@ def test_a_store_without_its_master_key_is_refused_and_left_alone(own_server, tm
     assert key.exists() == bool(found)
     (tmp_path / "kept").rename(key)
     assert server.start().health() == 200
+
+
+def test_lost_code_is_a_fault_of_the_servers(own_server):
+    server = own_server()
+    own = Functions(server)
+    name = own.python("def handler(e, c): return 1")
+    server.stop()
+    shutil.rmtree(server.data_dir / "blobs")
+    server.start()
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        Functions(server).invoke(name)
+    assert caught.value.response["Error"]["Code"] == "ServiceException"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    digest = server.client().get_function_configuration(FunctionName=name)["CodeSha256"]
+    assert f"The code {base64.b64decode(digest).hex()} of account" in server.log.read_text()
+    said = subprocess.run(
+        [str(binary()), "invoke", name], env=server.environment(), capture_output=True, timeout=60 * SLOWNESS
+    )
+    assert said.returncode == 3, said.stderr
 
 
 def test_a_kill_leaves_nothing_and_loses_nothing(own_server, tmp_path):

@@ -23,7 +23,7 @@ use tokio::sync::OnceCell;
 use lacewing_archive::Caps;
 use lacewing_model::function::Code;
 use lacewing_model::{AccountId, ByteSize, Digest, Error, Result, limits};
-use lacewing_store::{BlobAddress, Blobs};
+use lacewing_store::{BlobAddress, Blobs, StoreError};
 
 /// Unpacked packages that no Instance uses are removed when all together exceed this.
 const CAPACITY: ByteSize = ByteSize::mebibytes(8 * 1024);
@@ -153,7 +153,12 @@ impl Packages {
         let mut offset = 0;
         while offset < code.size {
             let end = code.size.min(offset + CHUNK);
-            let bytes = self.blobs.get(&address, offset..end).await?;
+            let bytes =
+                self.blobs.get(&address, offset..end).await.map_err(|error| match error {
+                    // For the caller it is a fault of ours, and no resource that he could have named.
+                    StoreError::NotFound => failed(&lost(&address), error),
+                    other => other.into(),
+                })?;
             if bytes.is_empty() {
                 return Err(failed(
                     "read a package's archive",
@@ -246,6 +251,10 @@ fn extract(temporary: &Temporary, archive: &Path, directory: PathBuf) -> Result<
         .map_err(|error| failed("unpack a package", error))?;
     fs::rename(&tree, &directory).map_err(unpack)?;
     Ok(Package { directory, unpacked: summary.unpacked })
+}
+
+fn lost(BlobAddress { account, digest }: &BlobAddress) -> String {
+    format!("The code {digest} of account {account} is lost.")
 }
 
 fn failed(operation: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

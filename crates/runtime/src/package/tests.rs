@@ -68,7 +68,9 @@ async fn a_failed_unpacking_leaves_nothing_and_can_be_repeated() {
         packages.get(&account(), Code { digest, size }).await.expect_err("no archive");
     }
     let absent = Code { digest: Digest::new([9; 32]), size: 10 };
-    packages.get(&account(), absent).await.expect_err("no such blob");
+    let lost = packages.get(&account(), absent).await.expect_err("no such blob");
+    assert_eq!(lost.kind(), lacewing_model::Kind::Internal, "no fault of the caller's");
+    assert!(lost.chain().contains(&absent.digest.to_string()), "{lost:?}");
     packages.get(&account(), good).await.expect("unpacked");
     assert_eq!(names(&root.path().join("code")), [good.digest.to_string()]);
 }
