@@ -4,11 +4,12 @@ not there is refused or, where that is asked for, substituted."""
 import concurrent.futures
 import json
 import subprocess
+import time
 
 import botocore.exceptions
 import pytest
 
-from harness import ROLE, Functions, Server, cache, fetched_node, logs, zip_directories, zip_of
+from harness import ROLE, SLOWNESS, Functions, Server, cache, fetched_node, logs, records, zip_directories, zip_of
 from test_cli import lacewing
 from test_custom_runtimes import merge
 from test_workloads import NODE_WORKLOADS, answers_on_node
@@ -144,6 +145,35 @@ def test_a_substitute_is_named_where_it_serves(own_server):
     described = server.client().get_function_configuration(FunctionName=name)
     assert "python3.99" in described["StateReason"] and newest in described["StateReason"]
     assert f"Version ARN: {described['RuntimeVersionConfig']['RuntimeVersionArn']}\t" in first
+
+
+def test_a_function_whose_runtime_is_gone_says_so_and_waits_for_it(own_server):
+    server = own_server("--substitute-runtimes")
+    name = Functions(server).python("def handler(e, c): return 1", Runtime="python3.99")
+    server.client().put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    assert Functions(server).invoke(name, {}, InvocationType="Event").status == 202
+    server.stop()
+    log = len(server.log.read_text())
+    server = own_server()
+    client = server.client()
+    client.delete_function_concurrency(FunctionName=name)
+    described = client.get_function_configuration(FunctionName=name)
+    assert (described["State"], described["StateReasonCode"]) == ("Failed", "InvalidRuntime")
+    assert "python3.99 is not available on this machine" in described["StateReason"]
+    for how in ("RequestResponse", "Event"):
+        with pytest.raises(client.exceptions.ResourceConflictException) as caught:
+            client.invoke(FunctionName=name, InvocationType=how)
+        assert described["StateReason"] in caught.value.response["Error"]["Message"]
+    time.sleep(3)
+    assert " ERROR " not in server.log.read_text()[log:]
+    server.stop()
+    server = own_server("--substitute-runtimes")
+    assert server.client().get_function_configuration(FunctionName=name)["State"] == "Active"
+    assert Functions(server).invoke(name).payload == 1
+    until = time.monotonic() + 60 * SLOWNESS
+    while len(records(server)) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    assert len(records(server)) == 2, "the event from before ran, too"
 
 
 @pytest.mark.skipif(fetched_node(22) is None, reason="skipped: scripts/prepare-tests fetched no Node")

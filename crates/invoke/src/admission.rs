@@ -42,8 +42,14 @@ pub(crate) fn ready(function: Arc<Function>) -> Result<Arc<Function>> {
     }
 }
 
+/// The checks of a call that is served later: a function that is being created may be waited for.
+pub(crate) fn admit_later(catalog: &Catalog, call: &Invocation) -> Result<()> {
+    let function = check(catalog, call)?;
+    if function.state == State::Failed { Err(not_ready(&function)) } else { Ok(()) }
+}
+
 /// All checks that need no waiting.
-pub(crate) fn check(catalog: &Catalog, call: &Invocation) -> Result<Arc<Function>> {
+fn check(catalog: &Catalog, call: &Invocation) -> Result<Arc<Function>> {
     let function = check_target(catalog, call)?;
     let (limit, operation) = match call.trigger {
         Trigger::Sync => (limits::SYNC_REQUEST, "Invoke"),
@@ -98,11 +104,15 @@ fn not_found(key: &FunctionKey, qualifier: Option<&Qualifier>) -> Error {
 }
 
 fn not_ready(function: &Function) -> Error {
-    let message = format!(
+    let mut message = format!(
         "The operation cannot be performed at this time. The function is currently in the \
          following state: {:?}",
         function.state
     );
+    if let (State::Failed, Some(reason)) = (function.state, &function.state_reason) {
+        message.push_str(". ");
+        message.push_str(&reason.text);
+    }
     Error::new(Kind::Conflict, message)
 }
 

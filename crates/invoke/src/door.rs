@@ -144,7 +144,7 @@ impl<S: Source> Door<S> {
 
     /// Keeps an event that is served later. It is durable when this returns.
     pub(crate) async fn enqueue(&self, call: Invocation) -> Result<RequestId> {
-        admission::check(&self.services.catalog, &call)?;
+        admission::admit_later(&self.services.catalog, &call)?;
         self.metrics.note(self.events.put(&call, self.clock.now()).await)?;
         Ok(call.request_id)
     }

@@ -4,6 +4,7 @@
 //! `Catalog::follow` changes the map, in the order of the store's revisions; a writer waits until
 //! its own revision has been applied, so that whoever was answered sees what was answered.
 
+mod reader;
 mod view;
 
 use std::collections::{HashMap, HashSet};
@@ -16,7 +17,6 @@ use lacewing_model::{
     AccountId, Alias, Error, Function, FunctionKey, FunctionName, Kind, Qualifier, Region,
     RequestId, Result, Version, VersionKey,
 };
-use lacewing_store::seal::Sealer;
 use lacewing_store::{BlobAddress, Change, Key, Prefix, Record, Records, Revision, StoreError};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use crate::functions::AccountUsage;
 use crate::record;
 use crate::record::provisioned::Provision;
 
+pub(crate) use reader::{INVALID_RUNTIME, Reader};
 use view::View;
 
 /// Records read at once when everything is listed.
@@ -43,7 +44,7 @@ pub struct Catalog(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     records: Arc<dyn Records>,
-    sealer: Arc<Sealer>,
+    reader: Reader,
     view: ArcSwap<View>,
     applied: watch::Sender<Revision>,
     changes: broadcast::Sender<VersionKey>,
@@ -51,12 +52,12 @@ struct Inner {
 
 impl Catalog {
     /// Lists all functions of the store.
-    pub(crate) async fn open(records: Arc<dyn Records>, sealer: Arc<Sealer>) -> Result<Self> {
-        let (view, revision) = listed(records.as_ref(), &sealer).await?;
+    pub(crate) async fn open(records: Arc<dyn Records>, reader: Reader) -> Result<Self> {
+        let (view, revision) = listed(records.as_ref(), &reader).await?;
         let (applied, _) = watch::channel(revision);
         let (changes, _) = broadcast::channel(BACKLOG);
         let view = ArcSwap::from_pointee(view);
-        Ok(Self(Arc::new(Inner { records, sealer, view, applied, changes })))
+        Ok(Self(Arc::new(Inner { records, reader, view, applied, changes })))
     }
 
     /// The function's unpublished version, if there is such a function.
@@ -282,7 +283,7 @@ impl Catalog {
     }
 
     async fn list_again(&self) -> Result<()> {
-        let (view, revision) = listed(self.0.records.as_ref(), &self.0.sealer).await?;
+        let (view, revision) = listed(self.0.records.as_ref(), &self.0.reader).await?;
         let before = self.0.view.swap(Arc::new(view));
         let now = self.0.view.load_full();
         self.0.applied.send_replace(revision);
@@ -297,7 +298,7 @@ impl Catalog {
         let mut view = View::clone(&self.0.view.load());
         match change {
             Change::Put(record) => {
-                if let Err(error) = view.read(&self.0.sealer, record) {
+                if let Err(error) = view.read(&self.0.reader, record) {
                     tracing::error!(key = %record.key, error = %error.chain(), "A record is unreadable.");
                 }
             }
@@ -325,10 +326,10 @@ fn owner(key: &Key) -> Option<VersionKey> {
 }
 
 /// Everything there is, and a revision that is not newer than it.
-async fn listed(records: &dyn Records, sealer: &Sealer) -> Result<(View, Revision)> {
+async fn listed(records: &dyn Records, reader: &Reader) -> Result<(View, Revision)> {
     let revision = records.revision().await?;
     let mut view = View::default();
-    for_each_record(records, &Prefix::all(), |record| view.read(sealer, record)).await?;
+    for_each_record(records, &Prefix::all(), |record| view.read(reader, record)).await?;
     Ok((view, revision))
 }
 

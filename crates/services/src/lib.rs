@@ -131,7 +131,9 @@ impl Services {
     ) -> Result<Self> {
         let identity =
             Identity::open(&options, &store, &sealer, tokens, Arc::clone(&clock)).await?;
-        let catalog = Catalog::open(Arc::clone(&store.records), Arc::clone(&sealer)).await?;
+        let (sealed, check) = (Arc::clone(&sealer), Arc::clone(&runtime_check));
+        let reader = catalog::Reader { sealer: sealed, runtime_check: check };
+        let catalog = Catalog::open(Arc::clone(&store.records), reader).await?;
         let retention = Retention::new(Arc::clone(&store.log), Arc::clone(&clock), &options);
         let logs = Logs::new(Arc::clone(&store.log), options.log_bounds);
         let usage = Usage::new(Arc::clone(&store.log));

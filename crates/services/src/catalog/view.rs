@@ -11,10 +11,10 @@ use lacewing_model::{
     AccountId, Alias, ByteSize, Function, FunctionKey, FunctionName, Qualifier, Region, Result,
     Version, VersionKey,
 };
-use lacewing_store::seal::Sealer;
 use lacewing_store::{Key, Record};
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
+use super::reader::Reader;
 use crate::functions::AccountUsage;
 use crate::record;
 use crate::record::concurrency::Concurrency;
@@ -267,9 +267,9 @@ impl View {
     ///
     /// # Errors
     /// If the record cannot be read: nothing has changed then.
-    pub(super) fn read(&mut self, sealer: &Sealer, found: &Record) -> Result<()> {
+    pub(super) fn read(&mut self, reader: &Reader, found: &Record) -> Result<()> {
         if record::version_key(&found.key).is_some() {
-            self.insert(record::decode(sealer, found)?);
+            self.insert(reader.version(found)?);
         } else if record::alias::alias_key(&found.key).is_some() {
             let alias = record::alias::decode(found)?;
             self.aliases.insert_mut((alias.key.clone(), alias.name.clone()), Arc::new(alias));

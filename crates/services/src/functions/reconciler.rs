@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Functions, StoreFailure, claims};
+use crate::catalog::INVALID_RUNTIME;
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -88,14 +89,15 @@ impl Functions {
         let has_code = self.0.store.blobs.stat(&code).await? == Some(function.code.size);
         let usable = match (has_code, (self.0.runtime_check)(function.config.runtime)) {
             (false, _) => Err(reason("The function's code is missing.", "InternalError")),
-            (true, Err(error)) => Err(reason(error.public(), "InvalidRuntime")),
-            (true, Ok(serving)) => Ok(serving.note),
+            (true, Err(error)) => Err(reason(error.public(), INVALID_RUNTIME)),
+            (true, Ok(_)) => Ok(()),
         };
         match usable {
-            Ok(note) => {
+            Ok(()) => {
                 function.state = State::Active;
                 function.last_update = UpdateStatus::Successful;
-                function.state_reason = note;
+                // The catalog adds what stands in for its runtime.
+                function.state_reason = None;
                 function.before = None;
             }
             Err(why) => {

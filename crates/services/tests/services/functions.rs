@@ -276,6 +276,27 @@ async fn a_substitute_is_told_and_a_lost_runtime_fails_the_function() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_says_what_is_true_since_this_start() {
+    let note = StateReason { text: "3.11 instead".to_owned(), code: "Substituted".to_owned() };
+    let told = note.clone();
+    let stand_in: RuntimeCheck = Arc::new(move |runtime| Ok(serving(runtime, Some(told.clone()))));
+    let lost: RuntimeCheck = Arc::new(|_| Err(Error::new(Kind::Invalid, "python3.13 is gone.")));
+    let bench = Bench::with(Side::Embedded, |_| {}, Arc::clone(&stand_in)).await;
+    bench.create_active("f").await;
+    let shown = |bench: &Bench| {
+        let function = bench.services.functions.get(&key("f")).expect("there");
+        (function.state, function.state_reason.clone())
+    };
+    let bench = bench.reopen(lost).await;
+    let (state, reason) = shown(&bench);
+    assert_eq!((state, reason.expect("one").text.as_str()), (State::Failed, "python3.13 is gone."));
+    let bench = bench.reopen(any_runtime()).await;
+    assert_eq!(shown(&bench), (State::Active, None));
+    let bench = bench.reopen(stand_in).await;
+    assert_eq!(shown(&bench), (State::Active, Some(note)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_fails_leaves_the_function_as_it_was() {
     for side in SIDES {
         let is_lost = Arc::new(AtomicBool::new(false));
