@@ -252,7 +252,7 @@ def descendants(pid: int) -> set[int]:
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(") ", 1)[1].split()[1])
+                parents[int(entry.name)] = int((entry / "stat").read_text(errors="replace").rsplit(") ", 1)[1].split()[1])
             except OSError:
                 continue
     found = {pid}
