@@ -147,6 +147,30 @@ def test_lost_code_is_a_fault_of_the_servers(own_server):
     assert said.returncode == 3, said.stderr
 
 
+def test_a_server_on_a_copy_of_the_data_is_told_so_at_once(own_server, tmp_path):
+    server = own_server()
+    if not cgroups(server):
+        pytest.skip("skipped: no cgroup, which is what tells servers of the same data apart")
+    own = Functions(server)
+    name = own.python("def handler(e, c): return 1")
+    assert own.invoke(name).payload == 1
+    below = descendants(server.process.pid)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", server.data_dir, copy], check=False)  # what the server removes meanwhile is no matter
+    command = [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(copy)]
+    begun = time.monotonic()
+    for more in ([], ["--isolation", "best-effort"]):
+        refused = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60 * SLOWNESS)
+        assert refused.returncode == 3
+        assert f"another server is running on a data directory of which {copy} is a copy" in refused.stderr
+        assert f"remove {copy}/owner" in refused.stderr
+    assert time.monotonic() - begun < 2 * 9 * SLOWNESS
+    assert below <= descendants(server.process.pid), "nothing of the first one was ended"
+    assert own.invoke(name).payload == 1
+    (copy / "owner").unlink()
+    assert Functions(own_server(name="copy")).invoke(name).payload == 1
+
+
 def test_a_kill_leaves_nothing_and_loses_nothing(own_server, tmp_path):
     mounts_before = mounts(tmp_path)
     server = own_server()

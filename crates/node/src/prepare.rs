@@ -82,7 +82,10 @@ impl Prepared {
         options.sources = premises.sources();
         options.shared = Some(premises.shared().to_owned());
         options.origins = premises.origins();
-        let launcher = Launcher::start(exe, &options).map_err(StartError::Launcher)?;
+        let launcher = Launcher::start(exe, &options).map_err(|error| match error {
+            lacewing_sandbox::Error::Taken => StartError::Copied { path: dir.clone() },
+            other => StartError::Launcher(other),
+        })?;
         keep_pages_small();
         let (socket, port) = bind(settings.listen)
             .map_err(|source| StartError::Listen { address: settings.listen, source })?;

@@ -52,6 +52,12 @@ pub enum StartError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another server runs whose data directory has the same owner id.
+    #[error("another server is running on a data directory of which {} is a copy", path.display())]
+    Copied {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[source] StoreError),

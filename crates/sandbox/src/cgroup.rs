@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock, fstat, stat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -39,7 +39,16 @@ pub(crate) struct Tree {
     /// Groups of an earlier launcher of this owner, which had its home elsewhere.
     strays: Vec<PathBuf>,
     /// Held as long as this launcher lives: the next one of this owner waits for its end.
-    lock: Option<OwnedFd>,
+    lock: Option<Lock>,
+}
+
+/// What keeps other launchers of the same owner away.
+#[derive(Debug)]
+struct Lock {
+    _group: OwnedFd,
+    /// The group's list of processes, locked until this launcher begins to end: tells the next one
+    /// that there is no end to be waited for.
+    serving: Option<OwnedFd>,
 }
 
 /// One hierarchy with what we use of it.
@@ -103,6 +112,13 @@ impl Weight {
 pub(crate) struct Error {
     path: PathBuf,
     source: io::Error,
+}
+
+impl Error {
+    /// Whether the group belongs to another launcher of the same owner.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::WouldBlock
+    }
 }
 
 impl Tree {
@@ -255,6 +271,14 @@ impl Tree {
         left
     }
 
+    /// Tells a launcher that waits for our groups that it will get them.
+    pub(crate) fn give_notice(&mut self) {
+        if let Some(serving) = self.lock.as_mut().and_then(|lock| lock.serving.take()) {
+            // What was forked of us may still have it open.
+            flock(&serving, FlockOperation::Unlock).ok();
+        }
+    }
+
     /// Removes our groups, which must be empty.
     pub(crate) fn dismantle(&self) {
         // The first is the locked one, so it goes last: who gets the lock next finds nothing of ours.
@@ -281,10 +305,13 @@ fn make_dir(path: &Path) -> Result<(), Error> {
 }
 
 /// Makes a group and locks it. An earlier launcher of this owner may still be ending what it had,
-/// in this very group: its lock goes with it.
-fn make_and_lock(group: &Path) -> Result<OwnedFd, Error> {
+/// in this very group: its lock goes with it. One that serves is not waited for, but for the time
+/// that it may take to see that its server has died.
+fn make_and_lock(group: &Path) -> Result<Lock, Error> {
+    const SERVING: Duration = Duration::from_secs(3);
+    const ENDING: Duration = Duration::from_secs(15);
     let error = |source| Error { path: group.to_owned(), source };
-    let until = Instant::now() + Duration::from_secs(15);
+    let begun = Instant::now();
     loop {
         make_dir(group)?;
         // The directory may be removed between any two of these steps: then begin again.
@@ -292,16 +319,30 @@ fn make_and_lock(group: &Path) -> Result<OwnedFd, Error> {
             let locked = flock(&held, FlockOperation::NonBlockingLockExclusive);
             let (mine, there) = (fstat(&held), stat(group));
             match (locked, mine, there) {
-                (Ok(()), Ok(mine), Ok(there)) if mine.st_ino == there.st_ino => return Ok(held),
-                (Err(Errno::WOULDBLOCK), ..) if Instant::now() > until => {
-                    return Err(error(io::Error::other("another launcher of this owner lives")));
+                (Ok(()), Ok(mine), Ok(there)) if mine.st_ino == there.st_ino => {
+                    return Ok(Lock { _group: held, serving: lock_processes(group).ok() });
                 }
-                (Ok(()) | Err(Errno::WOULDBLOCK), ..) => {}
+                (Err(Errno::WOULDBLOCK), ..) => {
+                    let waited = begun.elapsed();
+                    let is_serving =
+                        || lock_processes(group).is_err_and(|error| error == Errno::WOULDBLOCK);
+                    if waited > ENDING || (waited > SERVING && is_serving()) {
+                        return Err(error(Errno::WOULDBLOCK.into()));
+                    }
+                }
+                (Ok(()), ..) => {}
                 (Err(errno), ..) => return Err(error(errno.into())),
             }
         }
         sleep(Duration::from_millis(5));
     }
+}
+
+fn lock_processes(group: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(group.join(PROCS), flags, Mode::empty())?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
 }
 
 fn remove_dir(path: &Path) -> bool {

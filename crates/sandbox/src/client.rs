@@ -217,6 +217,7 @@ impl Control {
                 ))
             }
             Ok(Some((Greeting::Refused(reason), _))) => Err(Error::Refused(reason)),
+            Ok(Some((Greeting::Taken, _))) => Err(Error::Taken),
             Ok(None) => Err(Error::Gone),
             Err(error) => Err(unanswered(&error)),
         }

@@ -11,6 +11,9 @@ pub enum Error {
     /// The launcher started and said why it will not serve.
     #[error("the launcher refused to start: {0}")]
     Refused(String),
+    /// Another launcher of the same owner serves.
+    #[error("another launcher of the same owner serves")]
+    Taken,
     /// The launcher did not answer as it should.
     #[error("the launcher's answer could not be understood: {0}")]
     Protocol(String),

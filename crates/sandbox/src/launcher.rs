@@ -58,7 +58,7 @@ pub fn launcher_main() -> ExitCode {
     let Ok((control, options)) = host::control() else { return ExitCode::FAILURE };
     let greeting = match host::open(options) {
         Ok((state, report, names)) => Ok((state, Greeting::Serving(report), names)),
-        Err(reason) => Err(Greeting::Refused(reason)),
+        Err(greeting) => Err(greeting),
     };
     match greeting {
         Ok((mut state, greeting, names)) => {
@@ -303,6 +303,7 @@ impl State {
 
     /// Ends every sandbox and removes all that was made for them.
     fn end(&mut self) {
+        self.tree.give_notice();
         let ids: Vec<u64> = self.running.keys().copied().collect();
         for id in ids {
             self.kill(id);

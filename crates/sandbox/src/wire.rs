@@ -54,6 +54,14 @@ pub(crate) enum Request {
 pub(crate) enum Greeting {
     Serving(Report),
     Refused(String),
+    /// Another launcher of this owner serves.
+    Taken,
+}
+
+impl From<String> for Greeting {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 /// Sandbox to server, over the status socket.

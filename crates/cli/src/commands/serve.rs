@@ -176,6 +176,11 @@ pub(crate) fn start_failed(error: &StartError) -> Error {
     match error {
         StartError::Locked { .. } => Error::server(error.to_string())
             .hint("stop the other server, or give this one its own --data-dir"),
+        StartError::Copied { path } => Error::server(error.to_string()).hint(format!(
+            "stop the other server; to run both, remove {}, so that this directory gets an id of \
+             its own",
+            path.join("owner").display()
+        )),
         StartError::Listen { .. } => Error::server("cannot start")
             .caused_by(error)
             .hint("--listen chooses another address; port 0 takes a free port"),

@@ -9,14 +9,13 @@
 //! server and the launcher when they are alone in that parent.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use rustix::process::{getpid, getppid};
 
 use super::layout::{Kind, Layout, Place, available};
-use super::{Controller, Error, PROCS, SUBTREE};
+use super::{Controller, Error, Lock, PROCS, SUBTREE};
 use super::{make_and_lock, make_dir, put, read_pids, remove_dir};
 
 /// Our group in one hierarchy.
@@ -25,7 +24,7 @@ pub(super) struct Home {
     pub(super) group: PathBuf,
     pub(super) controllers: Vec<Controller>,
     /// Held unless that of another hierarchy is.
-    pub(super) lock: Option<OwnedFd>,
+    pub(super) lock: Option<Lock>,
     /// Why some controllers are not there.
     pub(super) lacks: Vec<Error>,
 }
@@ -36,6 +35,13 @@ pub(super) fn settle(place: &Place, name: &str, locked: bool) -> Result<Home, Ve
     for dir in &place.dirs {
         match attempt(place, dir, name, locked) {
             Ok(home) => homes.push(home),
+            // Nowhere else either: the other launcher's groups are not ours to end.
+            Err(error) if error.is_taken() => {
+                for home in &homes {
+                    remove_dir(&home.group);
+                }
+                return Err(vec![error]);
+            }
             Err(error) => errors.push(error),
         }
         if homes.last().is_some_and(|it| it.controllers.len() == place.controllers.len()) {

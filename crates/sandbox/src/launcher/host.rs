@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair}
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
-use crate::cgroup::{Layout, Tree};
+use crate::cgroup::{self, Layout, Tree};
 use crate::network::{Begun, Lack, NameSockets, Namespace, Pool, Router};
 use crate::probe::{self, Findings};
 use crate::root::Template;
@@ -19,7 +19,7 @@ use crate::scratch::{self, InMemory, Scratch};
 use crate::sources::Sources;
 use crate::spec::Role;
 use crate::step::{Failure, Step};
-use crate::wire::{MESSAGE_LIMIT, Request, Status, receive};
+use crate::wire::{Greeting, MESSAGE_LIMIT, Request, Status, receive};
 use crate::{
     Identity, Isolation, LauncherOptions, Limits, Network, Report, Spec, TmpFs, root, seccomp, sys,
 };
@@ -41,7 +41,7 @@ pub(super) fn control() -> Result<(OwnedFd, LauncherOptions), Failure> {
 /// Cleans what a dead launcher left, prepares everything and tries it once.
 pub(super) fn open(
     options: LauncherOptions,
-) -> Result<(State, Report, Option<NameSockets>), String> {
+) -> Result<(State, Report, Option<NameSockets>), Greeting> {
     sys::block_stop_signals().map_err(|error| error.to_string())?;
     // What a function makes others may read, as on Lambda; whoever started the server is no matter.
     umask(Mode::from_raw_mode(0o022));
@@ -50,9 +50,13 @@ pub(super) fn open(
     let root = is_root();
     let layout = Layout::read(Path::new("/"), options.cgroup_parent.as_deref());
     let (tree, lacks) = Tree::open(&layout, &options.owner);
+    if lacks.iter().any(cgroup::Error::is_taken) {
+        return Err(Greeting::Taken);
+    }
     let left = tree.sweep();
     if !left.is_empty() {
-        return Err(format!("could not end what an earlier server left in {}", left[0].display()));
+        let left = left[0].display();
+        return Err(format!("could not end what an earlier server left in {left}").into());
     }
     raise_open_files();
     let moved = own_mounts(root);
@@ -108,7 +112,7 @@ pub(super) fn open(
     });
     if isolation == Isolation::Required && !report.is_full() {
         state.end();
-        return Err(probe::refusal(&report));
+        return Err(probe::refusal(&report).into());
     }
     Ok((state, report, names))
 }
