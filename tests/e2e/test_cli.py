@@ -172,6 +172,13 @@ def test_runtimes_and_doctor_say_what_is_there(server):
         assert part in doctor.stdout
 
 
+def test_a_server_says_of_interpreters_what_doctor_sees_with_all_rights(server):
+    asked = json.loads(lacewing(server, "doctor", "--output", "json").stdout)
+    # In the environment that the server was started in, which says where interpreters are.
+    here = subprocess.run([str(binary()), "doctor", "--here", "--output", "json"], capture_output=True, text=True)
+    assert asked["interpreters"] == json.loads(here.stdout)["interpreters"] != []
+
+
 def test_no_server_is_a_clear_error(tmp_path):
     answer = subprocess.run(
         [str(binary()), "functions", "--endpoint", "http://127.0.0.1:9"],

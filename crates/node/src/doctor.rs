@@ -50,7 +50,13 @@ pub struct Beginning {
 }
 
 impl Doctor {
-    pub(crate) fn new(settings: &Settings, report: Report, runtimes: &Runtimes) -> Self {
+    /// `interpreters` is what [`Beginning::of_all`] said while the server had all its rights.
+    pub(crate) fn new(
+        settings: &Settings,
+        report: Report,
+        runtimes: &Runtimes,
+        interpreters: Vec<Beginning>,
+    ) -> Self {
         Self {
             full: report.is_full(),
             lacks: report.missing().map(|feature| feature.name.clone()).collect(),
@@ -59,13 +65,19 @@ impl Doctor {
             cpu: settings.cpu,
             network: Egress::of(&report),
             report,
-            interpreters: runtimes.list().iter().map(|one| Beginning::of(settings, one)).collect(),
+            interpreters,
             runtimes: runtimes.list(),
         }
     }
 }
 
 impl Beginning {
+    /// How each interpreter begins. It takes the rights with which the launcher is told of them: who
+    /// may read less than root sees another host.
+    pub(crate) fn of_all(settings: &Settings, runtimes: &Runtimes) -> Vec<Self> {
+        runtimes.list().iter().map(|one| Self::of(settings, one)).collect()
+    }
+
     fn of(settings: &Settings, interpreter: &Interpreter) -> Self {
         let has_own_root = settings.sandbox_root.is_some();
         let data_dir = std::fs::canonicalize(&settings.data_dir);
@@ -122,5 +134,6 @@ pub fn probe(settings: &Settings, exe: &Path) -> Result<Doctor, StartError> {
     let mut report = launcher.report().clone();
     launcher.stop();
     report.features.extend(lacewing_sandbox::surrenderable());
-    Ok(Doctor::new(settings, report, &runtimes))
+    let interpreters = Beginning::of_all(settings, &runtimes);
+    Ok(Doctor::new(settings, report, &runtimes, interpreters))
 }

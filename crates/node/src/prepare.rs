@@ -25,7 +25,7 @@ use tokio::net::TcpSocket;
 
 use crate::config::{Cpu, Isolation, Settings, Tmp};
 use crate::data_dir;
-use crate::doctor::Doctor;
+use crate::doctor::{Beginning, Doctor};
 use crate::start::StartError;
 
 /// Port inside every sandbox on which the platform's own API answers.
@@ -76,6 +76,7 @@ impl Prepared {
             forks: settings.forks,
             has_own_root: settings.sandbox_root.is_some(),
         };
+        let interpreters = Beginning::of_all(&settings, &runtimes);
         let premises = Premises::prepare(options, Arc::clone(&runtimes))
             .map_err(|source| StartError::Part { part: "runtime", source })?;
         let mut options = launcher_options(&settings, owner);
@@ -94,7 +95,7 @@ impl Prepared {
         data_dir::check_access(dir).map_err(unusable)?;
         let mut report = launcher.report().clone();
         report.features.extend(given_up);
-        let doctor = Doctor::new(&settings, report, &runtimes);
+        let doctor = Doctor::new(&settings, report, &runtimes, interpreters);
         Ok(Self { settings, claim, runtimes, premises, launcher, socket, doctor })
     }
 }
