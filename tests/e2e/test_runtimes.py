@@ -9,7 +9,7 @@ import time
 import botocore.exceptions
 import pytest
 
-from harness import ROLE, SLOWNESS, Functions, Server, cache, fetched_node, logs, records, zip_directories, zip_of
+from harness import PYTHON, ROLE, SLOWNESS, Functions, Server, cache, fetched_node, logs, records, zip_directories, zip_of
 from test_cli import lacewing
 from test_custom_runtimes import merge
 from test_workloads import NODE_WORKLOADS, answers_on_node
@@ -145,6 +145,18 @@ def test_a_substitute_is_named_where_it_serves(own_server):
     described = server.client().get_function_configuration(FunctionName=name)
     assert "python3.99" in described["StateReason"] and newest in described["StateReason"]
     assert f"Version ARN: {described['RuntimeVersionConfig']['RuntimeVersionArn']}\t" in first
+
+
+def test_a_function_that_failed_is_deployed_over(own_server, tmp_path):
+    server = own_server("--substitute-runtimes")
+    name = Functions(server).python("def handler(e, c): return 1", Runtime="python3.99")
+    server.stop()
+    server = own_server()
+    assert server.client().get_function_configuration(FunctionName=name)["State"] == "Failed"
+    (tmp_path / "app.py").write_text("def handler(e, c): return 2")
+    deployed = lacewing(server, "deploy", str(tmp_path / "app.py"), "--name", name, "--runtime", PYTHON)
+    assert deployed.returncode == 0, deployed.stderr
+    assert Functions(server).invoke(name).payload == 2
 
 
 def test_a_function_whose_runtime_is_gone_says_so_and_waits_for_it(own_server):

@@ -112,6 +112,15 @@ impl Client {
 
     /// Waits until a function is active and its last change is done.
     pub(crate) async fn settled(&self, name: &str) -> Result<Value> {
+        let configuration = self.quiet(name).await?;
+        if configuration["State"] == "Failed" || configuration["LastUpdateStatus"] == "Failed" {
+            return Err(failed(name, &configuration));
+        }
+        Ok(configuration)
+    }
+
+    /// Waits until nothing is being changed of a function, whatever came of it.
+    pub(crate) async fn quiet(&self, name: &str) -> Result<Value> {
         let waiting = async {
             loop {
                 let configuration = self
@@ -119,10 +128,7 @@ impl Client {
                     .await?
                     .ok_or_else(|| Error::user(format!("function {name} was deleted meanwhile")))?;
                 let is = |member: &str, value: &str| configuration[member] == value;
-                if is("State", "Failed") || is("LastUpdateStatus", "Failed") {
-                    return Err(failed(name, &configuration));
-                }
-                if is("State", "Active") && !is("LastUpdateStatus", "InProgress") {
+                if !is("State", "Pending") && !is("LastUpdateStatus", "InProgress") {
                     return Ok(configuration);
                 }
                 tokio::time::sleep(POLL).await;

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<()> {
     let is_new = existing.is_none();
     match existing {
         Some(existing) => {
-            client.settled(&name).await?;
+            client.quiet(&name).await?;
             let is_reconfigured = reconfigure(&client, &name, settings, &existing).await?;
             let replaced = client.update_code(&name, &zip, upload).await;
             let changed = if is_reconfigured { OLD_CODE } else { NOTHING };
