@@ -4,11 +4,13 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
+import time
 
 import pytest
 
-from harness import binary, node_runtime
+from harness import SLOWNESS, binary, node_runtime
 from test_cli import lacewing
 
 COLUMNS = ["FUNCTION", "RUNTIME", "START", "LATENCY", "INIT", "DURATION", "BILLED", "MEMORY"]
@@ -31,6 +33,22 @@ def demo(place: pathlib.Path, *arguments: str, hidden: list[str] | None = None) 
     assert answer.returncode == 0, answer.stderr
     assert list(temporary.iterdir()) == []
     return answer
+
+
+@pytest.mark.parametrize("delay", [0, 0.2])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_leaves_nothing(tmp_path, sign, delay):
+    running = subprocess.Popen(
+        [str(binary()), "demo"], env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60 * SLOWNESS
+    while not list(tmp_path.iterdir()) and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(delay)
+    running.send_signal(sign)
+    _, said = running.communicate(timeout=120 * SLOWNESS)
+    assert (running.returncode, list(tmp_path.iterdir())) == (1, []), said
+    assert "interrupted" in said
 
 
 def table(text: str) -> tuple[list[list[str]], list[str]]:

@@ -17,7 +17,8 @@ use self::report::Report;
 use self::sample::Sample;
 use crate::args::Remote;
 use crate::client::Client;
-use crate::commands::{on_all_cores, serve};
+use crate::commands::serve::{self, Caught};
+use crate::commands::{on_all_cores, on_this_thread};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::lambda::InvokeOptions;
@@ -57,6 +58,8 @@ struct Call {
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<()> {
     telemetry::install(LogFormat::Text, "warn").map_err(|error| Error::usage(error.to_string()))?;
+    // Before there is anything that a signal could leave behind.
+    let signals = on_this_thread(async { Caught::now() })?;
     let scratch = Scratch::new("demo")
         .map_err(|error| Error::server("cannot make a temporary directory").caused_by(&error))?;
     let config = Config {
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<()> {
     let own = Keep { writable: vec![scratch.path().to_owned()], clearable, ..Keep::default() };
     let prepared = Prepared::new(settings, &exe, own);
     let prepared = prepared.map_err(|error| serve::start_failed(&error))?;
-    let shown = on_all_cores(present(prepared, packed, args.keep, output));
+    let shown = on_all_cores(present(prepared, signals, packed, args.keep, output));
     drop(scratch);
     shown
 }
@@ -81,8 +84,14 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<()> {
 /// Each sample with its archive.
 type Packed = Vec<(Sample, Vec<u8>)>;
 
-async fn present(prepared: Prepared, packed: Packed, keep: bool, output: Output) -> Result<()> {
-    let signals = serve::Signals::listen()?;
+async fn present(
+    prepared: Prepared,
+    signals: Caught,
+    packed: Packed,
+    keep: bool,
+    output: Output,
+) -> Result<()> {
+    let signals = signals.listen();
     let node = Node::start(prepared).await.map_err(|error| serve::start_failed(&error))?;
     let shown = tokio::select! {
         shown = show(&node, packed, keep, output) => shown,

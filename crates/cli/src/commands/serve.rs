@@ -7,7 +7,7 @@ use lacewing_node::config::{Cpu, Isolation};
 use lacewing_node::telemetry::{self, LogFormat};
 use lacewing_node::{Config, Keep, Node, Prepared, Ready, Settings, StartError};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -91,7 +91,7 @@ pub(crate) fn run(args: Args, output: Output) -> Result<()> {
 }
 
 async fn serve(prepared: Prepared, output: Output) -> Result<()> {
-    let signals = Signals::listen()?;
+    let signals = Caught::now()?.listen();
     let node = Node::start(prepared).await.map_err(|error| start_failed(&error))?;
     output.row(&ready_document(node.ready()), |_| ready_line(node.ready()))?;
     let ran = node.run(&signals.stop).await;
@@ -113,22 +113,27 @@ pub(crate) fn this_program() -> Result<PathBuf> {
         .map_err(|error| Error::server("cannot find this program's own file").caused_by(&error))
 }
 
-/// SIGTERM and SIGINT, counted.
+/// SIGTERM and SIGINT, which end the process no more, before anybody listens.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    /// Cancelled at the first signal.
-    pub(crate) stop: CancellationToken,
-    /// Cancelled at the second.
-    pub(crate) hurry: CancellationToken,
+pub(crate) struct Caught {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-impl Signals {
-    /// Begins to listen, for the rest of the process's life.
-    pub(crate) fn listen() -> Result<Self> {
+impl Caught {
+    /// Takes both from now on, for the rest of the process's life. It takes a runtime, which need not
+    /// be the one that listens: what comes in between is kept.
+    pub(crate) fn now() -> Result<Self> {
         let failed =
             |error: std::io::Error| Error::server("cannot listen to signals").caused_by(&error);
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Begins to listen.
+    pub(crate) fn listen(self) -> Signals {
+        let Self { mut terminate, mut interrupt } = self;
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
         let tokens = [stop.clone(), hurry.clone()];
         TaskTracker::new().spawn(async move {
@@ -140,8 +145,17 @@ impl Signals {
                 token.cancel();
             }
         });
-        Ok(Self { stop, hurry })
+        Signals { stop, hurry }
     }
+}
+
+/// SIGTERM and SIGINT, counted.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// Cancelled at the first signal.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled at the second.
+    pub(crate) hurry: CancellationToken,
 }
 
 fn config(args: Args) -> Result<Config> {
