@@ -185,13 +185,14 @@ impl Fault {
                 Self::new((name, status, "message", Blame::Unsaid), refusal.to_string())
             }
             Failure::UnknownOperation => {
-                let name = if protocol == Protocol::Json {
-                    "UnknownOperationException"
-                } else {
-                    "InvalidAction"
+                let (name, status) = match protocol {
+                    Protocol::Json => ("UnknownOperationException", StatusCode::NOT_FOUND),
+                    Protocol::Query => ("InvalidAction", StatusCode::BAD_REQUEST),
                 };
-                let row = (name, StatusCode::NOT_FOUND, "message", Blame::Unsaid);
-                Self::new(row, "There is no such operation.".to_owned())
+                Self::new(
+                    (name, status, "message", Blame::Unsaid),
+                    "There is no such operation.".to_owned(),
+                )
             }
             Failure::NotImplemented(operation) => {
                 let status = StatusCode::NOT_IMPLEMENTED;

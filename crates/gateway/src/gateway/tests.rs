@@ -318,7 +318,10 @@ async fn the_caller_is_told_who_it_is() {
     assert!(text.contains("<Arn>arn:aws:iam::000000000000:root</Arn>"), "{text}");
     assert!(text.contains("<UserId>000000000000</UserId><Account>000000000000</Account>"));
     let other = server.signed_for("sts", Method::POST, "/", b"Action=AssumeRole");
-    assert_eq!(server.send(other).await.status, StatusCode::NOT_FOUND);
+    let refused = server.send(other).await;
+    let text = std::str::from_utf8(&refused.body).expect("XML");
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("<Code>InvalidAction</Code>"), "{text}");
     server.end().await;
 }
 
