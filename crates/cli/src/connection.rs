@@ -21,6 +21,10 @@ const NOWHERE: &str = "the default";
 /// The profile when nothing names one.
 const DEFAULT_PROFILE: &str = "default";
 
+/// What to do when a profile is not what it should be.
+const PROFILE: &str = "--profile and AWS_PROFILE choose a profile of that file; without them the key \
+                       is that of the server's data directory";
+
 /// What it takes to talk to a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
@@ -147,19 +151,22 @@ fn key_from_variables(environment: Environment<'_>) -> Result<Option<Key>> {
 
 fn key_from_file(path: &Path, profile: Option<&str>) -> Result<Key> {
     let origin = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Error::user(format!("no key: cannot read {origin}")).caused_by(&error).hint(
+    let text = std::fs::read_to_string(path).map_err(|error| match profile {
+        Some(profile) => Error::user(format!("no profile '{profile}': cannot read {origin}"))
+            .caused_by(&error)
+            .hint(PROFILE),
+        None => Error::user(format!("no key: cannot read {origin}")).caused_by(&error).hint(
             "the server writes it at its first start: run `lacewing serve`, or name its directory \
              with --data-dir",
-        )
+        ),
     })?;
     let profile = profile.unwrap_or(DEFAULT_PROFILE);
     let mut section = section(&text, profile)
-        .ok_or_else(|| Error::user(format!("{origin} has no profile '{profile}'")))?;
+        .ok_or_else(|| Error::user(format!("{origin} has no profile '{profile}'")).hint(PROFILE))?;
     let mut take = |key: &str| {
-        section
-            .remove(key)
-            .ok_or_else(|| Error::user(format!("profile '{profile}' in {origin} has no {key}")))
+        section.remove(key).ok_or_else(|| {
+            Error::user(format!("profile '{profile}' in {origin} has no {key}")).hint(PROFILE)
+        })
     };
     let access_key_id = take("aws_access_key_id")?;
     let secret_access_key = Secret::new(take("aws_secret_access_key")?);

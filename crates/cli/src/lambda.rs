@@ -25,7 +25,10 @@ const PAGE: usize = 50;
 /// A function's name or ARN as part of a path; refused when it could not be one.
 pub(crate) fn path_of(name: &str) -> Result<String> {
     let checked: Result<FunctionRef, _> = name.parse();
-    checked.map_err(|error| Error::user(error.public()))?;
+    checked.map_err(|error| {
+        Error::user(error.public())
+            .hint("a name is of letters, digits, - and _; `lacewing functions` lists what there is")
+    })?;
     Ok(format!("/2015-03-31/functions/{name}"))
 }
 

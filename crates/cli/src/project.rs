@@ -50,7 +50,9 @@ impl Project {
     /// Looks at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| {
-            Error::user(format!("cannot read {}", path.display())).caused_by(&error)
+            Error::user(format!("cannot read {}", path.display()))
+                .caused_by(&error)
+                .hint("deploy takes a directory, a zip archive or a single file")
         })?;
         if path.is_dir() {
             return Self::directory(path);
@@ -65,7 +67,8 @@ impl Project {
         let manifest = Manifest::load(&dir)?;
         let files = files::list(&dir)?;
         if files.is_empty() {
-            return Err(Error::user(format!("{} has no files to deploy", dir.display())));
+            return Err(Error::user(format!("{} has no files to deploy", dir.display()))
+                .hint("name the directory of the code; .lacewingignore says what is left out"));
         }
         let detected = detect::detect(&dir, &files);
         let name = function_name(&dir);
@@ -75,7 +78,9 @@ impl Project {
 
     fn archive(path: &Path) -> Result<Self> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            Error::user(format!("cannot use {}", path.display())).caused_by(error)
+            Error::user(format!("cannot use {}", path.display()))
+                .caused_by(error)
+                .hint("a directory is packed as it has to be: `lacewing deploy DIRECTORY`")
         };
         let bytes = fs::read(path).map_err(|error| failed(&error))?;
         let scratch = scratch()?;

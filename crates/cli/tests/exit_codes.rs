@@ -98,6 +98,39 @@ fn a_server_that_cannot_start_exits_with_3() {
 }
 
 #[test]
+fn whatever_is_refused_says_what_to_do() {
+    let dir = with_key();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    for project in ["empty", "broken"] {
+        std::fs::create_dir(dir.path().join(project)).unwrap();
+    }
+    write("broken/lacewing.toml", "memory = ");
+    write("bad.zip", "no archive");
+    write("wrong.toml", "region = 3");
+    for arguments in [
+        &["serve", "--data-dir", "/proc/foo"][..],
+        &["serve", "--config", "/nope"],
+        &["serve", "--config", "wrong.toml"],
+        &["serve", "--region", "Mars"],
+        &["deploy", "nope"],
+        &["deploy", "bad.zip"],
+        &["deploy", "empty"],
+        &["deploy", "broken"],
+        &["invoke", "app", "-p", "@nofile"],
+        &["invoke", "a b"],
+        &["functions", "--profile", "nope"],
+    ] {
+        let (code, text) = failure(&dir, arguments);
+        assert!((1..=3).contains(&code) && text.contains("\nhint: "), "{arguments:?}: {text}");
+    }
+    let (_, text) = failure(&dir, &["functions", "--profile", "nope"]);
+    assert!(
+        text.starts_with("error: no profile 'nope': cannot read [dir]/.aws/credentials"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_server_that_does_not_answer_exits_with_3() {
     let dir = with_key();
     let (code, text) = failure(&dir, &["functions", "--endpoint", "http://127.0.0.1:1"]);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use lacewing_model::limits;
 use serde_json::Value;
 
 use crate::connection::Origin;
@@ -75,6 +76,11 @@ impl Refusal {
                 origin.key
             )),
             "ResourceNotFoundException" => error.hint("`lacewing functions` lists what there is"),
+            "RequestTooLargeException" => error.hint(format!(
+                "a payload may have {}, that of an event {}",
+                limits::SYNC_REQUEST,
+                limits::ASYNC_REQUEST
+            )),
             _ => error,
         }
     }
@@ -117,6 +123,13 @@ mod tests {
         assert_eq!(fault.refusal().unwrap().into_error(&origin()).category.exit_code(), 3);
         let html = answer(502, None, "<html>");
         assert!(html.refusal().unwrap().message.contains("502"));
+    }
+
+    #[test]
+    fn a_payload_that_is_too_large_is_told_the_bounds() {
+        let refused = answer(413, Some("RequestTooLargeException"), "{}");
+        let error = refused.refusal().unwrap().into_error(&origin());
+        assert_eq!(error.hints, ["a payload may have 6 MB, that of an event 1 MB"]);
     }
 
     #[test]

@@ -115,12 +115,19 @@ fn payload(argument: Option<&str>) -> Result<Bytes> {
         Some("-") => {
             let mut bytes = Vec::new();
             let read = std::io::stdin().read_to_end(&mut bytes);
-            read.map_err(|error| Error::user("cannot read stdin").caused_by(&error))?;
+            read.map_err(|error| {
+                Error::user("cannot read stdin")
+                    .caused_by(&error)
+                    .hint("--payload takes text or @FILE")
+            })?;
             bytes
         }
         Some(text) => match text.strip_prefix('@') {
-            Some(file) => std::fs::read(file)
-                .map_err(|error| Error::user(format!("cannot read {file}")).caused_by(&error))?,
+            Some(file) => std::fs::read(file).map_err(|error| {
+                Error::user(format!("cannot read {file}"))
+                    .caused_by(&error)
+                    .hint("behind an @ is the file of the payload; without one it is the payload")
+            })?,
             None => text.as_bytes().to_vec(),
         },
     };

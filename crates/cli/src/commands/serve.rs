@@ -15,6 +15,10 @@ use crate::commands::on_all_cores;
 use crate::error::{Error, Result};
 use crate::output::Output;
 
+/// Where to look when a setting is refused.
+const CONFIGURATION: &str =
+    "docs/configuration.md has every setting of the file; `lacewing serve --help` has the flags";
+
 /// Run the server
 ///
 /// Prints one line when it answers. SIGTERM and SIGINT stop it: no new requests, those in flight get
@@ -83,8 +87,8 @@ pub(crate) fn run(args: Args, output: Output) -> Result<()> {
         LogFormatArg::Json => LogFormat::Json,
     };
     telemetry::install(format, "info").map_err(|error| Error::usage(error.to_string()))?;
-    let settings = Settings::check(&config(args)?)
-        .map_err(|error| Error::usage(format!("the configuration is wrong: {error}")))?;
+    let settings =
+        Settings::check(&config(args)?).map_err(|error| misconfigured(&error.to_string()))?;
     let prepared = Prepared::new(settings, &this_program()?, Keep::default());
     let prepared = prepared.map_err(|error| start_failed(&error))?;
     on_all_cores(serve(prepared, output))
@@ -161,9 +165,8 @@ pub(crate) struct Signals {
 fn config(args: Args) -> Result<Config> {
     let file = match &args.config {
         None => Config::default(),
-        Some(path) => {
-            Config::load(path).map_err(|error| Error::usage("cannot start").caused_by(&error))?
-        }
+        Some(path) => Config::load(path)
+            .map_err(|error| Error::usage("cannot start").caused_by(&error).hint(CONFIGURATION))?,
     };
     let isolation = args.isolation.map(|isolation| match isolation {
         IsolationArg::Required => Isolation::Required,
@@ -207,14 +210,23 @@ pub(crate) fn start_failed(error: &StartError) -> Error {
              start on a new --data-dir only",
         ),
         StartError::Part { source, .. } if source.kind() == Kind::Invalid => {
-            Error::usage(format!("the configuration is wrong: {}", source.public()))
+            misconfigured(source.public())
         }
         StartError::Network { .. } => Error::server(error.to_string()),
-        StartError::DataDir { .. }
-        | StartError::Store(_)
-        | StartError::Surrender(_)
-        | StartError::Part { .. } => Error::server("cannot start").caused_by(error),
+        StartError::DataDir { .. } => Error::server("cannot start")
+            .caused_by(error)
+            .hint("--data-dir names a directory that this user may write, or make"),
+        StartError::Store(_) | StartError::Part { .. } => Error::server("cannot start")
+            .caused_by(error)
+            .hint("the data directory may be full or damaged; a new --data-dir starts afresh"),
+        StartError::Surrender(_) => Error::server("cannot start")
+            .caused_by(error)
+            .hint("`lacewing doctor` says what this host lacks"),
     }
+}
+
+fn misconfigured(why: &str) -> Error {
+    Error::usage(format!("the configuration is wrong: {why}")).hint(CONFIGURATION)
 }
 
 /// The ready line as JSON.

@@ -53,6 +53,7 @@ impl Manifest {
         match fs::read_to_string(&path) {
             Ok(text) => toml::from_str(&text).map_err(|error| {
                 Error::user(format!("{shown} is not valid:\n{}", error.to_string().trim_end()))
+                    .hint("`lacewing deploy --help` explains what it may say; flags win over it")
             }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Error::user(format!("cannot read {shown}")).caused_by(&error)),
