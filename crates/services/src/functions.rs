@@ -36,6 +36,8 @@ mod request;
 mod validate;
 mod versions;
 
+pub use validate::config as check;
+
 pub use request::{
     AccountUsage, AliasPatch, ConfigPatch, NewAlias, NewFunction, Package, Publish, Routing,
     UpdateCode,

@@ -258,6 +258,33 @@ async fn what_is_not_supported_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn all_that_a_create_request_violates_is_named_at_once() {
+    let server = Server::start(|_| {}).await;
+    let refused = async |input: Value| {
+        let reply = server.call(Method::POST, "/2015-03-31/functions", &input).await;
+        assert_eq!((reply.status, reply.error()), (StatusCode::BAD_REQUEST, "ValidationException"));
+        reply.json()["message"].as_str().expect("text").to_owned()
+    };
+    assert_eq!(
+        refused(json!({"FunctionName": "x"})).await,
+        "2 validation errors detected: Value null at 'code' failed to satisfy constraint: Member \
+         must not be null; Value null at 'role' failed to satisfy constraint: Member must not be \
+         null"
+    );
+    let message = refused(json!({
+        "FunctionName": "a b", "Runtime": "python3.13", "Handler": "h", "Role": "x", "Timeout": 0,
+        "MemorySize": 1, "EphemeralStorage": {"Size": -1}, "Code": {"ZipFile": ""},
+    }))
+    .await;
+    assert!(message.starts_with("5 validation errors detected: Value 'a b' at"), "{message}");
+    for path in ["functionName", "role", "timeout", "memorySize", "ephemeralStorage.size"] {
+        assert_eq!(message.matches(&format!("at '{path}'")).count(), 1, "{path}: {message}");
+    }
+    assert!(refused(json!({})).await.starts_with("3 validation errors detected: "));
+    server.end().await;
+}
+
+#[tokio::test]
 async fn names_of_other_places_are_refused_as_aws_does() {
     let server = Server::start(|_| {}).await;
     let ask = async |name: &str| {

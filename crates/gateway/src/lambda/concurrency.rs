@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::gateway::{Answer, Call, Inner};
-use crate::lambda::input::{self, Numbers};
+use crate::lambda::input::{self, Violations};
 use crate::lambda::versions::{nothing, whole_function};
 use crate::lambda::{Route, functions, settings};
 
@@ -24,9 +24,9 @@ pub(crate) async fn put(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let input: PutFunctionConcurrency = input::document(&call.body.bytes)?;
     settings::refuse(&input.others)?;
     let path = "reservedConcurrentExecutions";
-    let mut numbers = Numbers::default();
-    let reserved = numbers.read(input.reserved_concurrent_executions, path, (0, 0, u32::MAX));
-    numbers.check()?;
+    let mut violations = Violations::default();
+    let reserved = violations.read(input.reserved_concurrent_executions, path, (0, 0, u32::MAX));
+    violations.check()?;
     let reserved = input::required(reserved, path)?;
     inner.services.functions.reserve(&target.key, reserved).await?;
     put_in_force(inner, &target.key);

@@ -22,7 +22,8 @@ use crate::error::Failure;
 use crate::gateway::{Answer, Call, Inner};
 use crate::lambda::document::{Extent, configuration};
 use crate::lambda::input::{
-    self, CreateFunction, Numbers, SnapStartInput, UpdateFunctionCode, UpdateFunctionConfiguration,
+    self, CreateFunction, SnapStartInput, UpdateFunctionCode, UpdateFunctionConfiguration,
+    Violations,
 };
 use crate::lambda::name::{self, Target};
 use crate::lambda::{Route, concurrency, logging, page, settings};
@@ -32,12 +33,18 @@ use crate::sigv4::Signer;
 /// `CreateFunction`.
 pub(crate) async fn create(inner: &Inner, call: Call, route: &Route) -> Answer {
     let input: CreateFunction = parse_large(call.body.bytes.clone()).await?;
-    let function_name = input::required(input.function_name.as_deref(), "functionName")?;
-    let target = name::resolve(inner, &call, "lambda:CreateFunction", function_name)?;
-    target.require_unqualified()?;
-    authorize(inner, &call, "lambda:CreateFunction", &target.key.arn().to_string())?;
+    let mut violations = Violations::default();
+    let name = violations.required(input.function_name.as_deref(), "functionName");
+    let found = name.map(|name| {
+        let target = name::resolve(inner, &call, "lambda:CreateFunction", name)?;
+        target.require_unqualified()?;
+        authorize(inner, &call, "lambda:CreateFunction", &target.key.arn().to_string())?;
+        Ok(target)
+    });
+    let target = found.map_or(Ok(None), |found| violations.hear(found))?;
     let publish = input.publish.unwrap_or(false);
-    let (config, zip) = new_function(input)?;
+    let (config, zip) = new_function(input, violations)?;
+    let target = target.ok_or_else(|| Error::internal("create a function", "it has no name"))?;
     let new = NewFunction { config, zip, publish };
     let function = inner.services.functions.create(&target.key, new).await?;
     Ok(document(route, &changed(inner, &function)))
@@ -128,15 +135,15 @@ pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Rou
     authorize(inner, call, action, &target.key.arn().to_string())?;
     let input: UpdateFunctionConfiguration = input::document(&call.body.bytes)?;
     settings::refuse(&input.others)?;
-    let mut numbers = Numbers::default();
+    let mut violations = Violations::default();
     let patch = ConfigPatch {
         runtime: input.runtime.map(|runtime| runtime.parse()).transpose()?,
         handler: input.handler,
         role: input.role,
         description: input.description,
-        timeout_seconds: numbers.read(input.timeout, "timeout", limits::TIMEOUT_SECONDS),
-        memory_mb: numbers.read(input.memory_size, "memorySize", limits::MEMORY_MB),
-        ephemeral_mb: numbers.read(
+        timeout_seconds: violations.read(input.timeout, "timeout", limits::TIMEOUT_SECONDS),
+        memory_mb: violations.read(input.memory_size, "memorySize", limits::MEMORY_MB),
+        ephemeral_mb: violations.read(
             input.ephemeral_storage.map(|storage| storage.size),
             "ephemeralStorage.size",
             limits::EPHEMERAL_MB,
@@ -146,7 +153,7 @@ pub(crate) async fn update_configuration(inner: &Inner, call: &Call, route: &Rou
         snap_start: input.snap_start.map_or(Ok(None), SnapStartInput::read)?,
         revision_id: input::revision(input.revision_id.as_deref())?,
     };
-    numbers.check()?;
+    violations.check()?;
     let function = inner.services.functions.update_config(&target.key, patch).await?;
     Ok(document(route, &changed(inner, &function)))
 }
@@ -253,40 +260,49 @@ async fn parse_large<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Resu
     parsed.map_err(|error| Error::internal("cannot parse a request document", error))?
 }
 
-/// The configuration and the package that a `CreateFunction` asks for.
+/// The configuration and the package that a `CreateFunction` asks for, of which some violations
+/// may be known.
 ///
 /// # Errors
 /// If something is missing, unknown or does not fit.
-pub(crate) fn new_function(input: CreateFunction) -> Result<(FunctionConfig, Bytes)> {
+pub(crate) fn new_function(
+    input: CreateFunction,
+    mut violations: Violations,
+) -> Result<(FunctionConfig, Bytes)> {
     settings::refuse(&input.others)?;
-    let source = input::required(input.code, "code")?;
-    settings::refuse(&source.others)?;
-    let (Some(runtime), Some(handler)) = (input.runtime, input.handler) else {
-        let message = "Runtime and Handler are mandatory parameters for functions created with \
-                       deployment packages.";
-        return Err(Error::new(Kind::Invalid, message));
-    };
-    let mut numbers = Numbers::default();
-    let timeout = numbers.read(input.timeout, "timeout", limits::TIMEOUT_SECONDS);
-    let memory = numbers.read(input.memory_size, "memorySize", limits::MEMORY_MB);
-    let ephemeral = numbers.read(
+    let source = violations.required(input.code, "code");
+    let role = violations.required(input.role, "role");
+    let timeout = violations.read(input.timeout, "timeout", limits::TIMEOUT_SECONDS);
+    let memory = violations.read(input.memory_size, "memorySize", limits::MEMORY_MB);
+    let ephemeral = violations.read(
         input.ephemeral_storage.map(|storage| storage.size),
         "ephemeralStorage.size",
         limits::EPHEMERAL_MB,
     );
-    numbers.check()?;
-    let mut config =
-        FunctionConfig::new(runtime.parse()?, handler, input::required(input.role, "role")?);
+    let (Some(source), Some(role)) = (source, role) else {
+        violations.check()?;
+        return Err(Error::internal("create a function", "code or role is missing"));
+    };
+    settings::refuse(&source.others)?;
+    let (Some(runtime), Some(handler)) = (input.runtime, input.handler) else {
+        violations.check()?;
+        let message = "Runtime and Handler are mandatory parameters for functions created with \
+                       deployment packages.";
+        return Err(Error::new(Kind::Invalid, message));
+    };
+    let mut config = FunctionConfig::new(runtime.parse()?, handler, role);
     config.description = input.description.unwrap_or_default();
     config.timeout_seconds = timeout.unwrap_or(config.timeout_seconds);
     config.memory_mb = memory.unwrap_or(config.memory_mb);
     config.ephemeral_mb = ephemeral.unwrap_or(config.ephemeral_mb);
-    config.architecture =
-        input::architecture(input.architectures.as_deref())?.unwrap_or(config.architecture);
+    let architecture = violations.hear(input::architecture(input.architectures.as_deref()))?;
+    config.architecture = architecture.flatten().unwrap_or(config.architecture);
     config.environment = input.environment.map(Into::into);
     config.logging = config.logging.patched(&logging::patch(input.logging_config)?)?;
     config.snap_start = input.snap_start.map_or(Ok(None), SnapStartInput::read)?.unwrap_or(false);
     config.tags = input.tags.unwrap_or_default();
+    violations.hear(lacewing_services::functions::check(&config))?;
+    violations.check()?;
     Ok((config, code(source.zip_file)?))
 }
 

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use lacewing_model::Result;
 
-use super::input::{UpdateFunctionCode, UpdateFunctionConfiguration, document};
+use super::input::{UpdateFunctionCode, UpdateFunctionConfiguration, Violations, document};
 use super::{functions, invoke};
 
 pub(crate) fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
@@ -11,7 +11,7 @@ pub(crate) fn client_context(headers: &HeaderMap) -> Result<Option<String>> {
 }
 
 pub(crate) fn create_function(bytes: &[u8]) -> Result<Vec<u8>> {
-    let (_config, package) = functions::new_function(document(bytes)?)?;
+    let (_config, package) = functions::new_function(document(bytes)?, Violations::default())?;
     Ok(package.into())
 }
 

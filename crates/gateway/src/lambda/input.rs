@@ -163,11 +163,14 @@ pub(crate) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     })
 }
 
-/// Collects the numbers of a request that do not fit our types, to name all of them at once.
+/// What a request violates of the model, to be named all at once.
 #[derive(Debug, Default)]
-pub(crate) struct Numbers(Vec<String>);
+pub(crate) struct Violations {
+    count: usize,
+    texts: Vec<String>,
+}
 
-impl Numbers {
+impl Violations {
     /// The number as an unsigned one; whether it is in its range is checked below.
     pub(crate) fn read(
         &mut self,
@@ -179,7 +182,7 @@ impl Numbers {
         let number = u32::try_from(value);
         if number.is_err() {
             let (side, bound) = if value < 0 { ("greater", least) } else { ("less", most) };
-            self.0.push(format!(
+            self.add(format!(
                 "Value '{value}' at '{path}' failed to satisfy constraint: Member must have value \
                  {side} than or equal to {bound}"
             ));
@@ -187,22 +190,59 @@ impl Numbers {
         number.ok()
     }
 
-    /// Fails if any number did not fit.
+    /// A member that must be there.
+    pub(crate) fn required<T>(&mut self, value: Option<T>, path: &str) -> Option<T> {
+        if value.is_none() {
+            self.add(format!(
+                "Value null at '{path}' failed to satisfy constraint: Member must not be null"
+            ));
+        }
+        value
+    }
+
+    /// Takes along what a check below found, which words and counts its violations as we do.
+    ///
+    /// # Errors
+    /// What is no violation, unless there are some: they come first.
+    pub(crate) fn hear<T>(&mut self, checked: Result<T>) -> Result<Option<T>> {
+        let error = match checked {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) => error,
+        };
+        let counted = (error.kind() == Kind::Constraint)
+            .then(|| error.public().split_once(" detected: "))
+            .flatten()
+            .and_then(|(head, text)| Some((head.split_once(' ')?.0.parse::<usize>().ok()?, text)));
+        let Some((count, text)) = counted else {
+            self.check()?;
+            return Err(error);
+        };
+        self.count += count;
+        self.texts.push(text.to_owned());
+        Ok(None)
+    }
+
+    /// Fails if there are any.
     ///
     /// # Errors
     /// `Constraint`, in AWS's words.
-    pub(crate) fn check(self) -> Result<()> {
-        let count = self.0.len();
+    pub(crate) fn check(&self) -> Result<()> {
+        let count = self.count;
         if count == 0 {
             return Ok(());
         }
         let errors = if count == 1 { "error" } else { "errors" };
-        let message = format!("{count} validation {errors} detected: {}", self.0.join("; "));
+        let message = format!("{count} validation {errors} detected: {}", self.texts.join("; "));
         Err(Error::new(Kind::Constraint, message))
+    }
+
+    fn add(&mut self, text: String) {
+        self.count += 1;
+        self.texts.push(text);
     }
 }
 
-/// A member that must be there.
+/// The only member that must be there.
 ///
 /// # Errors
 /// `Constraint`, in AWS's words.
@@ -255,11 +295,11 @@ mod tests {
 
     #[test]
     fn several_bad_numbers_are_counted() {
-        let mut numbers = Numbers::default();
-        assert_eq!(numbers.read(Some(-1), "timeout", (1, 3, 900)), None);
-        assert_eq!(numbers.read(Some(1 << 40), "memorySize", (128, 128, 10_240)), None);
-        assert_eq!(numbers.read(Some(512), "x", (1, 1, 1)), Some(512));
-        let error = numbers.check().expect_err("two did not fit");
+        let mut violations = Violations::default();
+        assert_eq!(violations.read(Some(-1), "timeout", (1, 3, 900)), None);
+        assert_eq!(violations.read(Some(1 << 40), "memorySize", (128, 128, 10_240)), None);
+        assert_eq!(violations.read(Some(512), "x", (1, 1, 1)), Some(512));
+        let error = violations.check().expect_err("two did not fit");
         insta::assert_snapshot!(error.public());
     }
 

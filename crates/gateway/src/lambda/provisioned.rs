@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::gateway::{Answer, Call, Inner};
 use crate::lambda::concurrency::put_in_force;
 use crate::lambda::functions::{authorize, document};
-use crate::lambda::input::{self, Numbers};
+use crate::lambda::input::{self, Violations};
 use crate::lambda::versions::{nothing, whole_function};
 use crate::lambda::{Route, name, page, settings};
 
@@ -31,9 +31,10 @@ pub(crate) async fn put(inner: &Inner, call: &Call, route: &Route) -> Answer {
     let input: PutProvisionedConcurrencyConfig = input::document(&call.body.bytes)?;
     settings::refuse(&input.others)?;
     let path = "provisionedConcurrentExecutions";
-    let mut numbers = Numbers::default();
-    let requested = numbers.read(input.provisioned_concurrent_executions, path, (1, 1, u32::MAX));
-    numbers.check()?;
+    let mut violations = Violations::default();
+    let requested =
+        violations.read(input.provisioned_concurrent_executions, path, (1, 1, u32::MAX));
+    violations.check()?;
     let requested = input::required(requested, path)?;
     if requested == 0 {
         let message = format!(

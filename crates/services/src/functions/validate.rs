@@ -73,7 +73,10 @@ impl Violations {
 }
 
 /// Checks everything about a configuration that needs no knowledge of this machine or account.
-pub(super) fn config(config: &FunctionConfig) -> Result<()> {
+///
+/// # Errors
+/// `Constraint` with all violations of the model, `Invalid` for what makes no sense.
+pub fn config(config: &FunctionConfig) -> Result<()> {
     let mut violations = Violations::default();
     violations.number(config.timeout_seconds, "timeout", limits::TIMEOUT_SECONDS);
     violations.number(config.memory_mb, "memorySize", limits::MEMORY_MB);
