@@ -147,6 +147,19 @@ def test_lost_code_is_a_fault_of_the_servers(own_server):
     assert said.returncode == 3, said.stderr
 
 
+def at_rest(server) -> set[int]:
+    """The processes of a server that makes nothing ahead any more."""
+    seen = [descendants(server.process.pid)]
+
+    def is_quiet() -> bool:
+        time.sleep(1)
+        seen.append(descendants(server.process.pid))
+        return seen[-1] == seen[-2] and info(server)["instances"]["starting"] == 0
+
+    assert wait_until(is_quiet), seen
+    return set(seen[-1])
+
+
 def test_a_server_on_a_copy_of_the_data_is_told_so_at_once(own_server, tmp_path):
     server = own_server()
     if not cgroups(server):
@@ -154,7 +167,7 @@ def test_a_server_on_a_copy_of_the_data_is_told_so_at_once(own_server, tmp_path)
     own = Functions(server)
     name = own.python("def handler(e, c): return 1")
     assert own.invoke(name).payload == 1
-    below = descendants(server.process.pid)
+    below = at_rest(server)
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", server.data_dir, copy], check=False)  # what the server removes meanwhile is no matter
     command = [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(copy)]
