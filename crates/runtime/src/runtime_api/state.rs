@@ -189,12 +189,7 @@ impl State {
 
     /// The runtime cannot start.
     pub(crate) fn fail_init(&mut self, error: FunctionError) -> Result<(), Refusal> {
-        if self.phase != Phase::Starting {
-            return Err(Refusal::Transition);
-        }
-        self.phase = Phase::Failed;
-        self.init_error = Some(error);
-        Ok(())
+        self.fail(Phase::Starting, error)
     }
 
     /// The runtime is initialised and waits to be copied; whether it is a copy that goes on.
@@ -210,7 +205,11 @@ impl State {
 
     /// A copy cannot go on.
     pub(crate) fn fail_restore(&mut self, error: FunctionError) -> Result<(), Refusal> {
-        if self.phase != Phase::Restoring {
+        self.fail(Phase::Restoring, error)
+    }
+
+    fn fail(&mut self, from: Phase, error: FunctionError) -> Result<(), Refusal> {
+        if self.phase != from {
             return Err(Refusal::Transition);
         }
         self.phase = Phase::Failed;
